@@ -1,0 +1,22 @@
+//! What measures the broker from outside: load generator, floor server, machine limits, runners of Pelton and of Apache
+//! Kafka. Speaks Kafka's bytes with frames of its own, so that a fault in `pelton-wire` cannot hide here. Never linked by
+//! the broker.
+
+pub mod args;
+pub mod batch;
+pub mod checks;
+pub mod client;
+pub mod first;
+pub mod floor;
+pub mod floor_journal;
+pub mod frames;
+pub mod generator;
+pub mod ledger;
+pub mod limits;
+pub mod load;
+pub mod procfs;
+pub mod server;
+pub mod sys;
+
+/// Every failure is a sentence for the person at the terminal: what was done, what happened, what to try.
+pub type Outcome<T> = Result<T, String>;

@@ -1,0 +1,157 @@
+//! The machine's own limits, measured beside every comparison so that figures can be read as ratios. Never touches a broker.
+
+use crate::sys::{self, Aligned};
+use crate::{Outcome, batch};
+use io_uring::{IoUring, opcode, types};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// One limit: name, value, unit.
+pub type Limit = (&'static str, f64, &'static str);
+
+/// Measures all limits; `dir` is on the disk in question. Takes about 15 s.
+pub fn measure(dir: &Path) -> Outcome<Vec<Limit>> {
+    sys::pin(0)?;
+    let (p50, p99) = round_trip(1.min(sys::cores() - 1))?;
+    let file = dir.join("limits-written");
+    let shallow = durable(&file, 1)?;
+    let deep = durable(&file, 32)?;
+    let _ = std::fs::remove_file(&file);
+    let sequential = sequential(&dir.join("limits-growing"))?;
+    Ok(vec![
+        ("memcpy of 256 MiB", memcpy(), "GB/s"),
+        ("crc32c of 16 KiB", crc(16 * 1024), "GB/s"),
+        ("crc32c of 170 B", crc(170), "GB/s"),
+        ("loopback round trip of 100 B, p50", p50, "us"),
+        ("loopback round trip of 100 B, p99", p99, "us"),
+        ("4 KiB O_DIRECT DSYNC into written blocks, depth 1", shallow, "writes/s"),
+        ("4 KiB O_DIRECT DSYNC into written blocks, depth 32", deep, "writes/s"),
+        ("1 MiB O_DIRECT writes, growing file, fdatasync each 16 MiB", sequential, "MB/s"),
+    ])
+}
+
+fn memcpy() -> f64 {
+    let from = vec![1u8; 256 << 20];
+    let mut to = vec![0u8; from.len()];
+    to.copy_from_slice(&from);
+    let start = Instant::now();
+    for _ in 0..4 {
+        to.copy_from_slice(std::hint::black_box(&from));
+        std::hint::black_box(&mut to);
+    }
+    4.0 * from.len() as f64 / start.elapsed().as_secs_f64() / 1e9
+}
+
+fn crc(length: usize) -> f64 {
+    let bytes = vec![7u8; length];
+    let rounds = (512 << 20) / length / 4;
+    let start = Instant::now();
+    for _ in 0..rounds {
+        std::hint::black_box(batch::crc32c(std::hint::black_box(&bytes)));
+    }
+    (rounds * length) as f64 / start.elapsed().as_secs_f64() / 1e9
+}
+
+/// Echo of 100 B between a blocking thread on `core` and this one: p50 and p99, microseconds.
+fn round_trip(core: usize) -> Outcome<(f64, f64)> {
+    let failed = |error: std::io::Error| format!("loopback: {error}");
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
+    sys::cubic(listener.as_raw_fd())?;
+    let address = listener.local_addr().map_err(failed)?;
+    let server = std::thread::spawn(move || -> std::io::Result<()> {
+        let _ = sys::pin(core);
+        let (mut stream, _) = listener.accept()?;
+        stream.set_nodelay(true)?;
+        let mut message = [0; 100];
+        while stream.read_exact(&mut message).is_ok() {
+            stream.write_all(&message)?;
+        }
+        Ok(())
+    });
+    let mut stream = TcpStream::connect(address).map_err(failed)?;
+    sys::cubic(stream.as_raw_fd())?;
+    stream.set_nodelay(true).map_err(failed)?;
+    let mut message = [0; 100];
+    let mut us: Vec<f64> = Vec::with_capacity(20_000);
+    for _ in 0..20_000 {
+        let from = Instant::now();
+        stream.write_all(&message).and_then(|()| stream.read_exact(&mut message)).map_err(failed)?;
+        us.push(from.elapsed().as_secs_f64() * 1e6);
+    }
+    drop(stream);
+    server.join().map_err(|_| "loopback: the echo thread panicked")?.map_err(failed)?;
+    us.sort_by(f64::total_cmp);
+    Ok((us[us.len() / 2], us[us.len() * 99 / 100]))
+}
+
+/// 4 KiB RWF_DSYNC writes at random places of 64 MiB written blocks, `depth` in flight: writes per second.
+fn durable(path: &Path, depth: usize) -> Outcome<f64> {
+    const BYTES: u64 = 64 << 20;
+    let file = sys::written_file(path, BYTES)?;
+    let mut ring = IoUring::new(64).map_err(|error| format!("io_uring: {error}"))?;
+    let block = Aligned::new(4096);
+    let mut state = 0x1234_5678_9abc_def1u64;
+    let mut queue = |ring: &mut IoUring| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), block.as_ptr(), 4096)
+            .offset(state % (BYTES / 4096) * 4096)
+            .rw_flags(libc::RWF_DSYNC)
+            .build();
+        // SAFETY: `block` and `file` outlive the ring's operations, which are all waited for below.
+        unsafe { ring.submission().push(&entry) }.map_err(|_| "submission queue full".to_string())
+    };
+    for _ in 0..depth {
+        queue(&mut ring)?;
+    }
+    let start = Instant::now();
+    let (mut done, mut in_flight) = (0u64, depth);
+    while in_flight > 0 {
+        ring.submit_and_wait(1).map_err(|error| format!("io_uring_enter: {error}"))?;
+        let results: Vec<i32> = ring.completion().map(|entry| entry.result()).collect();
+        for result in results {
+            if result != 4096 {
+                return Err(format!("durable write returned {result}"));
+            }
+            in_flight -= 1;
+            done += 1;
+            if start.elapsed() < Duration::from_secs(2) {
+                queue(&mut ring)?;
+                in_flight += 1;
+            }
+        }
+    }
+    Ok(done as f64 / start.elapsed().as_secs_f64())
+}
+
+/// 2 GiB of 1 MiB direct writes into a growing file: MB/s.
+fn sequential(path: &Path) -> Outcome<f64> {
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    let file = sys::direct_file(path, true)?;
+    let chunk = Aligned::new(1 << 20);
+    let start = Instant::now();
+    for i in 0..2048u64 {
+        file.write_all_at(&chunk, i << 20).map_err(failed)?;
+        if i % 16 == 15 {
+            file.sync_data().map_err(failed)?;
+        }
+    }
+    let rate = 2048.0 * chunk.len() as f64 / 1e6 / start.elapsed().as_secs_f64();
+    std::fs::remove_file(path).map_err(failed)?;
+    Ok(rate)
+}
+
+/// The limits as a Markdown table.
+pub fn table(limits: &[Limit]) -> String {
+    let mut text = String::from("| limit of this machine | value |\n|---|---|\n");
+    for (name, value, unit) in limits {
+        let digits = if *value < 100.0 { 1 } else { 0 };
+        text.push_str(&format!("| {name} | {value:.digits$} {unit} |\n"));
+    }
+    text
+}

@@ -1,0 +1,128 @@
+//! The bench program: `load`, `limits`, `floor`, `first`, `smoke`, `idle`. Only reads arguments and prints; the work is in
+//! the library.
+
+use pelton_bench::args::Args;
+use pelton_bench::load::{self, Plan};
+use pelton_bench::{Outcome, checks, first, floor, generator, limits, server};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+const HELP: &str = "\
+pelton-bench load   --bootstrap H:P --case sync|tiny|bulk [--seconds 5] [--warmup 2] [--broker-pid PID] [--topic T] [--core 1]
+                    [-X topic.config=value]
+pelton-bench limits [--dir DIR]
+pelton-bench floor  --port P [--durable DEPTH --data FILE] [--spin-us 0]
+pelton-bench first  --out DIR [--rounds 3] [--seconds 6] [--warmup 3] [--port 19700] [--pelton FILE|none]
+                    [--kafka yes|no] [--jars DIR] [--dir DIR] [-X broker.key=value]
+pelton-bench smoke  [--seconds 2] [--port 19700] [--pelton FILE|none] [-X broker.key=value]
+pelton-bench idle   [--seconds 5] [--port 19700] [--pelton FILE] [-X broker.key=value]";
+
+const OPTIONS: &[&str] = &[
+    "bootstrap",
+    "case",
+    "seconds",
+    "warmup",
+    "broker-pid",
+    "topic",
+    "core",
+    "dir",
+    "port",
+    "durable",
+    "data",
+    "spin-us",
+    "out",
+    "rounds",
+    "pelton",
+    "kafka",
+    "jars",
+];
+
+fn main() -> ExitCode {
+    match Args::parse(std::env::args().skip(1), OPTIONS).and_then(|args| run(&args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pelton-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Outcome<()> {
+    let port: u16 = args.number("port", 19_700)?;
+    match args.command.as_str() {
+        "load" => one_load(args),
+        "limits" => {
+            let dir = args.text("dir").map_or_else(std::env::temp_dir, PathBuf::from);
+            print!("{}", limits::table(&limits::measure(&dir)?));
+            Ok(())
+        }
+        "floor" => {
+            let depth: usize = args.number("durable", 0)?;
+            let durable = if depth > 0 { Some((PathBuf::from(args.required("data")?), depth)) } else { None };
+            floor::serve(&floor::Options { port, durable, spin_us: args.number("spin-us", 0)? })
+        }
+        "first" => compare(args, port),
+        "smoke" => {
+            let pelton = pelton(args)?;
+            checks::smoke(pelton.as_deref(), port, seconds(args, "seconds", 2.0)?, &args.extra)?;
+            println!("smoke: ok");
+            Ok(())
+        }
+        "idle" => {
+            let program = server::pelton_program(args.text("pelton"))?;
+            println!("{}", checks::idle(&program, port, args.number("seconds", 5)?, &args.extra)?);
+            Ok(())
+        }
+        _ => Err(format!("usage:\n{HELP}")),
+    }
+}
+
+fn seconds(args: &Args, name: &str, default: f64) -> Outcome<Duration> {
+    Duration::try_from_secs_f64(args.number(name, default)?).map_err(|error| format!("--{name}: {error}"))
+}
+
+fn pelton(args: &Args) -> Outcome<Option<PathBuf>> {
+    if args.text("pelton") == Some("none") {
+        Ok(None)
+    } else {
+        server::pelton_program(args.text("pelton")).map(Some)
+    }
+}
+
+fn one_load(args: &Args) -> Outcome<()> {
+    let split = |text: &String| text.split_once('=').map(|(key, value)| (key.to_string(), value.to_string()));
+    let configs: Option<Vec<(String, String)>> = args.extra.iter().map(split).collect();
+    let pid: u32 = args.number("broker-pid", 0)?;
+    let plan = Plan {
+        bootstrap: args.required("bootstrap")?.to_string(),
+        warmup: seconds(args, "warmup", 2.0)?,
+        measure: seconds(args, "seconds", 5.0)?,
+        broker_pid: if pid > 0 { Some(pid) } else { None },
+        core: args.number("core", 1)?,
+        topic: args.text("topic").map(str::to_string),
+        configs: configs.ok_or("-X needs key=value")?,
+    };
+    let measured = generator::run(&load::case(args.required("case")?)?, &plan)?;
+    println!("{}", measured.json());
+    eprintln!("{}", measured.line());
+    Ok(())
+}
+
+fn compare(args: &Args, port: u16) -> Outcome<()> {
+    let jars = match args.text("kafka") {
+        Some("no") => None,
+        _ => Some(server::kafka_jars(args.text("jars"))?),
+    };
+    first::run(&first::Options {
+        out: PathBuf::from(args.required("out")?),
+        rounds: args.number("rounds", 3)?,
+        measure: seconds(args, "seconds", 6.0)?,
+        warmup: seconds(args, "warmup", 3.0)?,
+        port,
+        pelton: pelton(args)?,
+        jars,
+        scratch: args.text("dir").map(str::to_string),
+        extra: args.extra.clone(),
+    })
+}

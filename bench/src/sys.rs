@@ -1,0 +1,154 @@
+//! The few system calls the bench needs beyond std: pinning, congestion control, epoll, aligned memory, direct files.
+//! Never decides what to measure.
+
+use crate::Outcome;
+use std::fs::File;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Alignment of memory, offsets and lengths for direct I/O, bytes.
+pub const ALIGN: usize = 4096;
+
+/// Pins the calling thread to one core.
+pub fn pin(core: usize) -> Outcome<()> {
+    // SAFETY: a zeroed set is a valid set; the calls stay within its size.
+    let rc = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(core, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set)
+    };
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(format!("cannot pin to core {core}: {}", std::io::Error::last_os_error()))
+    }
+}
+
+/// Number of cores of the machine (not of this thread, which may be pinned).
+pub fn cores() -> usize {
+    // SAFETY: plain system call.
+    unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }.max(1) as usize
+}
+
+/// Sets congestion control cubic: where the default is BBR it paces loopback and spoils bulk figures.
+pub fn cubic(fd: RawFd) -> Outcome<()> {
+    // SAFETY: the option value is a live buffer of the length given.
+    let rc =
+        unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, c"cubic".as_ptr().cast(), 5) };
+    if rc == 0 { Ok(()) } else { Err(format!("TCP_CONGESTION cubic: {}", std::io::Error::last_os_error())) }
+}
+
+/// Level-triggered epoll over descriptors owned by someone else.
+#[derive(Debug)]
+pub struct Epoll {
+    fd: OwnedFd,
+    events: Vec<libc::epoll_event>,
+}
+
+impl Epoll {
+    /// An empty set.
+    pub fn new() -> Outcome<Epoll> {
+        // SAFETY: plain system call.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if fd < 0 {
+            return Err(format!("epoll_create1: {}", std::io::Error::last_os_error()));
+        }
+        Ok(Epoll {
+            // SAFETY: fd is fresh and has no other owner.
+            fd: unsafe { OwnedFd::from_raw_fd(fd) },
+            events: vec![libc::epoll_event { events: 0, u64: 0 }; 256],
+        })
+    }
+
+    /// Watches `fd` for input, and for output too when `write`; `token` comes back with its events.
+    pub fn watch(&self, fd: RawFd, token: usize, write: bool, new: bool) -> Outcome<()> {
+        let mask = if write { libc::EPOLLIN | libc::EPOLLOUT } else { libc::EPOLLIN };
+        let mut event = libc::epoll_event { events: mask as u32, u64: token as u64 };
+        let op = if new { libc::EPOLL_CTL_ADD } else { libc::EPOLL_CTL_MOD };
+        // SAFETY: both descriptors live, the event outlives the call.
+        let rc = unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), op, fd, &mut event) };
+        if rc == 0 { Ok(()) } else { Err(format!("epoll_ctl: {}", std::io::Error::last_os_error())) }
+    }
+
+    /// Tokens that are ready, after at most `timeout_ms`.
+    pub fn wait(&mut self, timeout_ms: i32, ready: &mut Vec<usize>) {
+        ready.clear();
+        // SAFETY: the kernel writes at most as many events as the vector holds.
+        let n = unsafe {
+            libc::epoll_wait(
+                self.fd.as_raw_fd(),
+                self.events.as_mut_ptr(),
+                self.events.len() as i32,
+                timeout_ms,
+            )
+        };
+        ready.extend(self.events[..n.max(0) as usize].iter().map(|event| event.u64 as usize));
+    }
+}
+
+/// Memory aligned for direct I/O.
+#[derive(Debug)]
+pub struct Aligned {
+    ptr: std::ptr::NonNull<u8>,
+    layout: std::alloc::Layout,
+}
+
+impl Aligned {
+    /// Zeroed memory of `len` bytes, rounded up to the alignment.
+    pub fn new(len: usize) -> Aligned {
+        let len = len.max(1).next_multiple_of(ALIGN);
+        let layout =
+            std::alloc::Layout::from_size_align(len, ALIGN).expect("a small size and a power of two");
+        // SAFETY: the size is not zero.
+        let ptr = unsafe { std::alloc::alloc_zeroed(layout) };
+        let Some(ptr) = std::ptr::NonNull::new(ptr) else { std::alloc::handle_alloc_error(layout) };
+        Aligned { ptr, layout }
+    }
+}
+
+impl std::ops::Deref for Aligned {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: we own `layout.size()` initialised bytes.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.layout.size()) }
+    }
+}
+
+impl std::ops::DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `&mut self` is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.layout.size()) }
+    }
+}
+
+impl Drop for Aligned {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { std::alloc::dealloc(self.ptr.as_ptr(), self.layout) }
+    }
+}
+
+/// Opens `path` for direct writes; creates it, and empties it when `truncate`.
+pub fn direct_file(path: &Path, truncate: bool) -> Outcome<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(truncate).custom_flags(libc::O_DIRECT);
+    options
+        .open(path)
+        .map_err(|error| format!("{}: {error} (the file system must support O_DIRECT)", path.display()))
+}
+
+/// Makes a file of `bytes` written blocks: on ext4 durable writes into written blocks are ten times faster than into new.
+pub fn written_file(path: &Path, bytes: u64) -> Outcome<File> {
+    use std::os::unix::fs::FileExt;
+    let file = direct_file(path, false)?;
+    let chunk = Aligned::new(1 << 20);
+    let mut at =
+        file.metadata().map_err(|error| error.to_string())?.len() / chunk.len() as u64 * chunk.len() as u64;
+    while at < bytes {
+        file.write_all_at(&chunk, at).map_err(|error| format!("{}: {error}", path.display()))?;
+        at += chunk.len() as u64;
+    }
+    file.sync_all().map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(file)
+}

@@ -1,0 +1,441 @@
+//! Every setting there is: name, type, default, what it does. Names and types are Kafka's (LogConfig, KafkaConfig);
+//! ours begin with `pelton.`.
+
+/// What values a setting takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A 32-bit number, at least this.
+    Int(i32),
+    /// A 64-bit number, at least this.
+    Long(i64),
+    /// A number from 0 to 1.
+    Ratio,
+    /// true or false.
+    Bool,
+    /// One of these.
+    Choice(&'static [&'static str]),
+    /// Any of these, separated by commas; may be empty.
+    List(&'static [&'static str]),
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct ConfigDef {
+    /// Its name.
+    pub name: &'static str,
+    /// Its values.
+    pub kind: Kind,
+    /// Its value if nobody sets it.
+    pub default: &'static str,
+    /// The broker setting that is the default of this topic setting.
+    pub synonym: Option<&'static str>,
+    /// What it does.
+    pub doc: &'static str,
+}
+
+/// Settings of topics, by name.
+pub const TOPIC: &[ConfigDef] = &[
+    ConfigDef {
+        name: "cleanup.policy",
+        kind: Kind::List(&["delete", "compact"]),
+        default: "delete",
+        synonym: Some("log.cleanup.policy"),
+        doc: "What happens to old records: deleted by age or size, or compacted by key. Takes effect with consumer groups.",
+    },
+    ConfigDef {
+        name: "compression.type",
+        kind: Kind::Choice(&["producer"]),
+        default: "producer",
+        synonym: Some("compression.type"),
+        doc: "Compression of stored batches. Only producer, which keeps what arrives, is served.",
+    },
+    ConfigDef {
+        name: "delete.retention.ms",
+        kind: Kind::Long(0),
+        default: "86400000",
+        synonym: Some("log.cleaner.delete.retention.ms"),
+        doc: "How long tombstones survive compaction, milliseconds.",
+    },
+    ConfigDef {
+        name: "file.delete.delay.ms",
+        kind: Kind::Long(0),
+        default: "60000",
+        synonym: Some("log.segment.delete.delay.ms"),
+        doc: "Wait before a dropped file is removed, milliseconds.",
+    },
+    ConfigDef {
+        name: "flush.messages",
+        kind: Kind::Long(1),
+        default: "1",
+        synonym: Some("log.flush.interval.messages"),
+        doc: "Flush after this many records. 1, the default here, means on stable storage before the acknowledgement.",
+    },
+    ConfigDef {
+        name: "flush.ms",
+        kind: Kind::Long(0),
+        default: "9223372036854775807",
+        synonym: Some("log.flush.interval.ms"),
+        doc: "Flush at the latest after this time, milliseconds.",
+    },
+    ConfigDef {
+        name: "index.interval.bytes",
+        kind: Kind::Int(0),
+        default: "4096",
+        synonym: Some("log.index.interval.bytes"),
+        doc: "Log bytes per entry of the sparse index.",
+    },
+    ConfigDef {
+        name: "max.compaction.lag.ms",
+        kind: Kind::Long(1),
+        default: "9223372036854775807",
+        synonym: Some("log.cleaner.max.compaction.lag.ms"),
+        doc: "A record is compacted at the latest after this time, milliseconds.",
+    },
+    ConfigDef {
+        name: "max.message.bytes",
+        kind: Kind::Int(0),
+        default: "1048588",
+        synonym: Some("message.max.bytes"),
+        doc: "Largest record batch accepted, bytes as received.",
+    },
+    ConfigDef {
+        name: "message.timestamp.after.max.ms",
+        kind: Kind::Long(0),
+        default: "3600000",
+        synonym: Some("log.message.timestamp.after.max.ms"),
+        doc: "How far a record's timestamp may lie ahead of the broker's time, milliseconds.",
+    },
+    ConfigDef {
+        name: "message.timestamp.before.max.ms",
+        kind: Kind::Long(0),
+        default: "9223372036854775807",
+        synonym: Some("log.message.timestamp.before.max.ms"),
+        doc: "How far a record's timestamp may lie behind the broker's time, milliseconds.",
+    },
+    ConfigDef {
+        name: "message.timestamp.type",
+        kind: Kind::Choice(&["CreateTime", "LogAppendTime"]),
+        default: "CreateTime",
+        synonym: Some("log.message.timestamp.type"),
+        doc: "Whether records keep the producer's time or get the broker's.",
+    },
+    ConfigDef {
+        name: "min.cleanable.dirty.ratio",
+        kind: Kind::Ratio,
+        default: "0.5",
+        synonym: Some("log.cleaner.min.cleanable.ratio"),
+        doc: "Share of the log that must be dirty before it is compacted.",
+    },
+    ConfigDef {
+        name: "min.compaction.lag.ms",
+        kind: Kind::Long(0),
+        default: "0",
+        synonym: Some("log.cleaner.min.compaction.lag.ms"),
+        doc: "A record is not compacted before this time, milliseconds.",
+    },
+    ConfigDef {
+        name: "min.insync.replicas",
+        kind: Kind::Int(1),
+        default: "1",
+        synonym: Some("min.insync.replicas"),
+        doc: "Replicas that must be in sync for acks=all to succeed.",
+    },
+    ConfigDef {
+        name: "preallocate",
+        kind: Kind::Bool,
+        default: "false",
+        synonym: Some("log.preallocate"),
+        doc: "Create segments at their full size.",
+    },
+    ConfigDef {
+        name: "retention.bytes",
+        kind: Kind::Long(-1),
+        default: "-1",
+        synonym: Some("log.retention.bytes"),
+        doc: "Size of a partition above which old segments are deleted. Takes effect with consumer groups.",
+    },
+    ConfigDef {
+        name: "retention.ms",
+        kind: Kind::Long(-1),
+        default: "604800000",
+        synonym: Some("log.retention.ms"),
+        doc: "Age above which old segments are deleted, milliseconds. Takes effect with consumer groups.",
+    },
+    ConfigDef {
+        name: "segment.bytes",
+        kind: Kind::Int(1048576),
+        default: "1073741824",
+        synonym: Some("log.segment.bytes"),
+        doc: "Size of a segment, bytes.",
+    },
+    ConfigDef {
+        name: "segment.index.bytes",
+        kind: Kind::Int(4),
+        default: "10485760",
+        synonym: Some("log.index.size.max.bytes"),
+        doc: "Size of an index file, bytes; accepted, ours are as large as they need to be.",
+    },
+    ConfigDef {
+        name: "segment.jitter.ms",
+        kind: Kind::Long(0),
+        default: "0",
+        synonym: Some("log.roll.jitter.ms"),
+        doc: "Random time taken off segment.ms, milliseconds.",
+    },
+    ConfigDef {
+        name: "segment.ms",
+        kind: Kind::Long(1),
+        default: "604800000",
+        synonym: Some("log.roll.ms"),
+        doc: "Age at which a segment is closed, milliseconds.",
+    },
+    ConfigDef {
+        name: "unclean.leader.election.enable",
+        kind: Kind::Choice(&["false"]),
+        default: "false",
+        synonym: Some("unclean.leader.election.enable"),
+        doc: "Whether a replica that is not in sync may lead. Only false is served.",
+    },
+];
+
+/// Settings of brokers beside the defaults of topics; given at start.
+pub const BROKER: &[ConfigDef] = &[
+    ConfigDef {
+        name: "node.id",
+        kind: Kind::Int(0),
+        default: "1",
+        synonym: None,
+        doc: "The node's id.",
+    },
+    ConfigDef {
+        name: "num.partitions",
+        kind: Kind::Int(1),
+        default: "1",
+        synonym: None,
+        doc: "Partitions of topics created without a number.",
+    },
+    ConfigDef {
+        name: "default.replication.factor",
+        kind: Kind::Int(1),
+        default: "1",
+        synonym: None,
+        doc: "Replicas of topics created without a number.",
+    },
+    ConfigDef {
+        name: "auto.create.topics.enable",
+        kind: Kind::Bool,
+        default: "true",
+        synonym: None,
+        doc: "Create topics on first use.",
+    },
+    ConfigDef {
+        name: "delete.topic.enable",
+        kind: Kind::Bool,
+        default: "true",
+        synonym: None,
+        doc: "Allow topics to be deleted.",
+    },
+    ConfigDef {
+        name: "socket.request.max.bytes",
+        kind: Kind::Int(1),
+        default: "104857600",
+        synonym: None,
+        doc: "Largest request, bytes.",
+    },
+    ConfigDef {
+        name: "max.connections",
+        kind: Kind::Int(0),
+        default: "10000",
+        synonym: None,
+        doc: "Connections per shard.",
+    },
+    ConfigDef {
+        name: "connections.max.idle.ms",
+        kind: Kind::Long(0),
+        default: "600000",
+        synonym: None,
+        doc: "Idle connections are closed after this time, milliseconds.",
+    },
+    ConfigDef {
+        name: "fetch.max.bytes",
+        kind: Kind::Int(1024),
+        default: "57671680",
+        synonym: None,
+        doc: "Largest answer to a fetch, bytes.",
+    },
+    ConfigDef {
+        name: "max.incremental.fetch.session.cache.slots",
+        kind: Kind::Int(0),
+        default: "1000",
+        synonym: None,
+        doc: "Fetch sessions kept per shard.",
+    },
+    ConfigDef {
+        name: "producer.id.expiration.ms",
+        kind: Kind::Int(1),
+        default: "86400000",
+        synonym: None,
+        doc: "Idle producer ids are forgotten after this time, milliseconds.",
+    },
+    ConfigDef {
+        name: "transaction.max.timeout.ms",
+        kind: Kind::Int(1),
+        default: "900000",
+        synonym: None,
+        doc: "Longest transaction timeout a client may ask for, milliseconds.",
+    },
+    ConfigDef {
+        name: "pelton.journal.bytes",
+        kind: Kind::Long(1048576),
+        default: "67108864",
+        synonym: None,
+        doc: "Size of each shard's journal, bytes.",
+    },
+    ConfigDef {
+        name: "pelton.journal.writes.in.flight",
+        kind: Kind::Int(1),
+        default: "2",
+        synonym: None,
+        doc: "Journal writes in flight per shard.",
+    },
+    ConfigDef {
+        name: "pelton.tail.bytes",
+        kind: Kind::Long(1048576),
+        default: "67108864",
+        synonym: None,
+        doc: "Memory of recent batches per shard, bytes.",
+    },
+    ConfigDef {
+        name: "pelton.spin.us",
+        kind: Kind::Long(0),
+        default: "0",
+        synonym: None,
+        doc: "Longest busy spin before a shard sleeps, microseconds.",
+    },
+    ConfigDef {
+        name: "pelton.fetch.splice",
+        kind: Kind::Bool,
+        default: "true",
+        synonym: None,
+        doc: "Send stored records by splice rather than read and send.",
+    },
+    ConfigDef {
+        name: "pelton.request.receive.timeout.ms",
+        kind: Kind::Long(1),
+        default: "30000",
+        synonym: None,
+        doc: "Longest time a request may take to arrive, milliseconds.",
+    },
+];
+
+/// Accepted when a topic is created and otherwise unknown, so that old tools pass (KIP-724).
+pub const IGNORED: &[&str] = &["message.downconversion.enable", "message.format.version"];
+
+/// A topic setting.
+pub fn topic(name: &str) -> Option<&'static ConfigDef> {
+    TOPIC.iter().find(|def| def.name == name)
+}
+
+/// The topic setting whose default this broker setting is.
+pub fn topic_of_synonym(name: &str) -> Option<&'static ConfigDef> {
+    TOPIC.iter().find(|def| def.synonym == Some(name))
+}
+
+/// The name most like `name`, for "did you mean".
+pub fn closest(name: &str) -> Option<&'static str> {
+    TOPIC.iter().chain(BROKER).map(|def| def.name).min_by_key(|known| distance(known, name)).filter(|known| {
+        distance(known, name) <= known.len() / 3
+    })
+}
+
+/// Edit distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(128).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+impl Kind {
+    /// Whether `value` is one of its values, and if not, why, in words.
+    pub fn check(&self, value: &str) -> Result<(), String> {
+        let bad = |wanted: String| Err(format!("must be {wanted}, not '{}'", value.escape_debug()));
+        match self {
+            Kind::Int(min) => match value.trim().parse::<i32>() {
+                Ok(number) if number >= *min => Ok(()),
+                _ => bad(format!("a whole number of at least {min} and at most {}", i32::MAX)),
+            },
+            Kind::Long(min) => match value.trim().parse::<i64>() {
+                Ok(number) if number >= *min => Ok(()),
+                _ => bad(format!("a whole number of at least {min}")),
+            },
+            Kind::Ratio => match value.trim().parse::<f64>() {
+                Ok(number) if (0.0..=1.0).contains(&number) => Ok(()),
+                _ => bad("a number from 0 to 1".to_string()),
+            },
+            Kind::Bool => match value.trim() {
+                "true" | "false" => Ok(()),
+                _ => bad("true or false".to_string()),
+            },
+            Kind::Choice(choices) if choices.contains(&value) => Ok(()),
+            Kind::Choice(choices) => bad(format!("one of {}", choices.join(", "))),
+            Kind::List(choices) => {
+                let parts = value.split(',').map(str::trim).filter(|part| !part.is_empty());
+                match parts.clone().find(|part| !choices.contains(part)) {
+                    None => Ok(()),
+                    Some(_) => bad(format!("a list of {}", choices.join(", "))),
+                }
+            }
+        }
+    }
+
+    /// Kafka's number for the type (DescribeConfigs v3).
+    pub fn code(&self) -> i8 {
+        match self {
+            Kind::Bool => 1,
+            Kind::Choice(_) => 2,
+            Kind::Int(_) => 3,
+            Kind::Long(_) => 5,
+            Kind::Ratio => 6,
+            Kind::List(_) => 7,
+        }
+    }
+
+    /// True for lists, which may be appended to.
+    pub fn is_list(&self) -> bool {
+        matches!(self, Kind::List(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_value_and_names_ascend() {
+        for def in TOPIC.iter().chain(BROKER) {
+            assert_eq!(def.kind.check(def.default), Ok(()), "{}", def.name);
+        }
+        assert!(TOPIC.windows(2).all(|pair| pair[0].name < pair[1].name));
+    }
+
+    #[test]
+    fn bad_values_say_what_is_wanted() {
+        let check = |name: &str, value: &str| topic(name).unwrap().kind.check(value);
+        assert!(check("segment.bytes", "1").unwrap_err().contains("1048576"));
+        assert!(check("flush.messages", "0").is_err());
+        assert!(check("message.timestamp.type", "logappendtime").is_err());
+        assert!(check("cleanup.policy", "compact,delete").is_ok());
+        assert!(check("cleanup.policy", "shred").is_err());
+        assert_eq!(closest("retention.mss"), Some("retention.ms"));
+        assert_eq!(closest("something else entirely"), None);
+    }
+}

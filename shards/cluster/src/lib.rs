@@ -1,0 +1,11 @@
+//! ZooKeeper's role: topics, partitions, who leads what, settings, producer ids. Records change an image; a controller
+//! plans the records. Here a quorum of one; several nodes will agree on the same records. No I/O, no clock.
+#![forbid(unsafe_code)]
+
+pub mod config_defs;
+pub mod configs;
+pub mod controller;
+pub mod image;
+pub mod names;
+pub mod placement;
+pub mod record;

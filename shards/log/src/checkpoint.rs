@@ -1,0 +1,214 @@
+//! The checkpoint's format: what the shard's log consists of, apart from the journal since. Encodes and checks; when to
+//! write one and what may then be forgotten is decided elsewhere.
+//!
+//! ```text
+//! file = magic 8 | crc32c 4 of all that follows | version 4 | generation 8 | length 8 | rkyv archive
+//! ```
+
+use bytes::Bytes;
+use pelton_model::{AlignedBuffer, Offset, PartitionKey, TopicId};
+use pelton_wire::crc::crc32c;
+use rkyv::{Archive, Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::types::RecoveryError;
+
+const MAGIC: [u8; 8] = *b"PLTNCKP\n";
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 32;
+
+/// A segment as the checkpoint lists it.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct SegmentData {
+    /// Offset of its first record.
+    pub base_offset: i64,
+    /// Offset behind its last record.
+    pub end_offset: i64,
+    /// Bytes of log in it, all on stable storage.
+    pub length: u64,
+    /// Largest timestamp, milliseconds.
+    pub max_timestamp_ms: i64,
+    /// Largest timestamp of its first batch, milliseconds.
+    pub first_timestamp_ms: i64,
+    /// When it was begun, milliseconds since 1970.
+    pub created_ms: i64,
+}
+
+/// A partition as the checkpoint lists it.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct PartitionData {
+    /// The topic's id.
+    pub topic_id: [u8; 16],
+    /// The partition's index.
+    pub partition: i32,
+    /// First offset.
+    pub log_start_offset: i64,
+    /// Offset up to which the log is in segments, on stable storage.
+    pub laid_end_offset: i64,
+    /// `segment.bytes` as last known, for laying down at the next start before settings are known.
+    pub segment_bytes: i32,
+    /// Ascending.
+    pub segments: Vec<SegmentData>,
+    /// Opaque: producers and epochs.
+    pub snapshot: Vec<u8>,
+}
+
+impl PartitionData {
+    /// Which partition.
+    pub fn key(&self) -> PartitionKey {
+        PartitionKey { topic_id: TopicId(Uuid::from_bytes(self.topic_id)), partition: self.partition }
+    }
+}
+
+/// A segment whose files are to be removed.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct DoomedData {
+    /// The topic's id.
+    pub topic_id: [u8; 16],
+    /// The partition's index.
+    pub partition: i32,
+    /// Offset of its first record.
+    pub base_offset: i64,
+}
+
+/// A checkpoint.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
+pub struct Checkpoint {
+    /// Grows by one with each; its parity is its slot.
+    pub generation: u64,
+    /// Life of the log whose frames follow.
+    pub incarnation: u64,
+    /// First group that is still needed.
+    pub start_sequence: u64,
+    /// Where it is, or will be unless it does not fit there (then: 0).
+    pub start_position: u64,
+    /// Every group up to this one was on stable storage.
+    pub durable_upto: u64,
+    /// Written by a clean stop: nothing follows.
+    pub clean: bool,
+    /// All partitions.
+    pub partitions: Vec<PartitionData>,
+    /// Segments to remove.
+    pub doomed: Vec<DoomedData>,
+    /// Opaque metadata image.
+    pub metadata: Vec<u8>,
+}
+
+/// What a slot holds.
+pub enum Slot {
+    /// No checkpoint, or one that was not written to its end.
+    Invalid,
+    /// One.
+    Valid(Box<Checkpoint>),
+}
+
+impl Checkpoint {
+    /// As a slot's file, padded to whole blocks.
+    pub fn encode(&self) -> Bytes {
+        // Archiving plain data into memory has no failure but memory itself.
+        let archive = rkyv::to_bytes::<rkyv::rancor::Error>(self).unwrap_or_default();
+        let end = HEADER_BYTES + archive.len();
+        let mut buffer = AlignedBuffer::zeroed(AlignedBuffer::round_up(end));
+        let bytes = buffer.as_mut_slice();
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[12..16].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.generation.to_le_bytes());
+        bytes[24..32].copy_from_slice(&(archive.len() as u64).to_le_bytes());
+        bytes[HEADER_BYTES..end].copy_from_slice(&archive);
+        let crc = crc32c(&bytes[12..end]);
+        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        buffer.freeze()
+    }
+
+    /// Reads a slot. A whole checkpoint of another version is an error: it must not be overwritten.
+    pub fn decode(bytes: &[u8]) -> Result<Slot, RecoveryError> {
+        let Some((fixed, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else { return Ok(Slot::Invalid) };
+        let number = |at: usize| {
+            let mut value = [0; 8];
+            value.copy_from_slice(&fixed[at..at + 8]);
+            u64::from_le_bytes(value)
+        };
+        let (crc, version) = ((number(8) & 0xFFFF_FFFF) as u32, (number(8) >> 32) as u32);
+        let length = number(24);
+        if fixed[..8] != MAGIC || length > rest.len() as u64 {
+            return Ok(Slot::Invalid);
+        }
+        let end = HEADER_BYTES + length as usize;
+        if crc32c(&bytes[12..end]) != crc {
+            return Ok(Slot::Invalid);
+        }
+        if version != VERSION {
+            return Err(RecoveryError::Format { found: version, known: VERSION });
+        }
+        // The archive is read in place only if aligned; files arrive at any address.
+        let mut archive = rkyv::util::AlignedVec::<16>::with_capacity(length as usize);
+        archive.extend_from_slice(&bytes[HEADER_BYTES..end]);
+        match rkyv::from_bytes::<Checkpoint, rkyv::rancor::Error>(&archive) {
+            Ok(checkpoint) => Ok(Slot::Valid(Box::new(checkpoint))),
+            Err(error) => Err(RecoveryError::Corrupt {
+                cause: format!("a checkpoint has a right checksum but does not parse: {error}"),
+                remedy: crate::recovery::REMEDY.to_string(),
+            }),
+        }
+    }
+}
+
+impl SegmentData {
+    /// First offset.
+    pub fn base(&self) -> Offset {
+        Offset(self.base_offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Checkpoint {
+        let segment = SegmentData {
+            base_offset: 3,
+            end_offset: 9,
+            length: 1000,
+            max_timestamp_ms: 77,
+            first_timestamp_ms: 5,
+            created_ms: 4,
+        };
+        let partition = PartitionData {
+            topic_id: [9; 16],
+            partition: 2,
+            log_start_offset: 3,
+            laid_end_offset: 9,
+            segment_bytes: 1 << 20,
+            segments: vec![segment],
+            snapshot: vec![1, 2, 3],
+        };
+        Checkpoint { generation: 8, incarnation: 5, partitions: vec![partition], ..Checkpoint::default() }
+    }
+
+    #[test]
+    fn comes_back_from_any_address() {
+        let file = sample().encode();
+        for shift in 0..9 {
+            let mut shifted = vec![0; shift];
+            shifted.extend_from_slice(&file);
+            let Ok(Slot::Valid(found)) = Checkpoint::decode(&shifted[shift..]) else {
+                panic!("shift {shift}")
+            };
+            assert_eq!(*found, sample());
+        }
+    }
+
+    #[test]
+    fn damage_and_tears_are_noticed() {
+        let file = sample().encode();
+        let length = u64::from_le_bytes(file[24..32].try_into().unwrap()) as usize;
+        for at in 0..HEADER_BYTES + length {
+            let mut bad = file.to_vec();
+            bad[at] ^= 1;
+            assert!(matches!(Checkpoint::decode(&bad), Ok(Slot::Invalid)), "byte {at}");
+        }
+        for length in [0, 31, 32, HEADER_BYTES + length - 1] {
+            assert!(matches!(Checkpoint::decode(&file[..length]), Ok(Slot::Invalid)), "length {length}");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Files of segments beside lay-down: what happens when a segment ends (cut, index), and when segments or partitions go
+//! away. A file is never removed while an operation that could create it again is in flight, nor before a checkpoint
+//! that does not list it is durable: after a crash, recovery must find what its checkpoint lists.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use pelton_model::{Now, Offset, PartitionKey};
+
+use crate::checkpoint::DoomedData;
+use crate::disk::{DiskEffect, DiskError, FileKind, SegmentFile};
+use crate::storage::{Op, Storage};
+use crate::types::PartitionSlot;
+
+/// Removals in flight at once.
+const DELETES_MAX: usize = 64;
+
+/// A segment to remove.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    slot: PartitionSlot,
+    key: PartitionKey,
+    base_offset: Offset,
+    due_ns: u64,
+    /// The first checkpoint that does not list it.
+    generation: u64,
+    files_left: u8,
+}
+
+/// Segments to remove, and which segments are being written.
+#[derive(Debug, Default)]
+pub(crate) struct Doomed {
+    waiting: BTreeMap<(u64, u64), Row>,
+    in_flight: BTreeMap<u64, Row>,
+    busy: BTreeMap<(PartitionSlot, Offset), u32>,
+    next_row: u64,
+    /// Generation of the last durable checkpoint.
+    pub generation: u64,
+}
+
+impl Doomed {
+    /// When the next removal is due, monotonic nanoseconds.
+    pub fn due_ns(&self) -> Option<u64> {
+        let first = self.waiting.values().find(|row| self.may_go(row))?.due_ns;
+        (self.in_flight.len() < DELETES_MAX).then_some(first)
+    }
+
+    /// Removes a segment's files at `due_ns`, once checkpoint `generation` is durable.
+    pub fn add(
+        &mut self,
+        slot: PartitionSlot,
+        key: PartitionKey,
+        base_offset: Offset,
+        due_ns: u64,
+        generation: u64,
+    ) {
+        self.next_row += 1;
+        let row = Row { slot, key, base_offset, due_ns, generation, files_left: 2 };
+        self.waiting.insert((due_ns, self.next_row), row);
+    }
+
+    /// For a checkpoint: a crash must not forget what is to be removed.
+    pub fn to_data(&self) -> Vec<DoomedData> {
+        let rows = self.waiting.values().chain(self.in_flight.values());
+        rows.map(|row| DoomedData {
+            topic_id: *row.key.topic_id.0.as_bytes(),
+            partition: row.key.partition,
+            base_offset: row.base_offset.0,
+        })
+        .collect()
+    }
+
+    /// Some may go only when yet another checkpoint is durable.
+    pub fn waits_for_checkpoint(&self) -> bool {
+        self.waiting.values().any(|row| row.generation > self.generation)
+    }
+
+    /// Segments being written now.
+    pub fn busy(&self) -> usize {
+        self.busy.len()
+    }
+
+    fn may_go(&self, row: &Row) -> bool {
+        row.generation <= self.generation && !self.busy.contains_key(&(row.slot, row.base_offset))
+    }
+}
+
+impl Storage {
+    pub(crate) fn begin_file_op(&mut self, slot: PartitionSlot, base_offset: Offset) {
+        *self.doomed.busy.entry((slot, base_offset)).or_insert(0) += 1;
+    }
+
+    pub(crate) fn end_file_op(&mut self, slot: PartitionSlot, base_offset: Offset) {
+        let place = (slot, base_offset);
+        if let Some(count) = self.doomed.busy.get_mut(&place) {
+            *count -= 1;
+            if *count == 0 {
+                self.doomed.busy.remove(&place);
+            }
+        }
+    }
+
+    /// The end of a segment: the padding behind its last batch goes, and its index is written.
+    pub(crate) fn seal_segment(
+        &mut self,
+        slot: PartitionSlot,
+        base_offset: Offset,
+        out: &mut Vec<DiskEffect>,
+    ) {
+        let Some((key, segment)) = self.partition(slot).and_then(|p| Some((p.key, p.segment(base_offset)?)))
+        else {
+            return;
+        };
+        let (file, length) = (segment.file(key, FileKind::Log), segment.length);
+        let index_bytes = segment.index.as_ref().map(|index| index.size_bytes());
+        self.begin_file_op(slot, base_offset);
+        let ticket = self.ticket(Op::Truncate(slot, base_offset));
+        out.push(DiskEffect::SegmentTruncate { ticket, file, length });
+        if index_bytes.is_some() {
+            self.note_loaded(slot, base_offset);
+        }
+    }
+
+    /// A failed cut is no harm: nothing reads behind the last batch.
+    pub(crate) fn handle_truncate(
+        &mut self,
+        slot: PartitionSlot,
+        base_offset: Offset,
+        out: &mut Vec<DiskEffect>,
+    ) {
+        self.write_index(slot, base_offset, out);
+    }
+
+    /// Writes the index file of a segment; its file operation is already counted.
+    pub(crate) fn write_index(
+        &mut self,
+        slot: PartitionSlot,
+        base_offset: Offset,
+        out: &mut Vec<DiskEffect>,
+    ) {
+        let found = self.partition(slot).and_then(|p| {
+            let segment = p.segment(base_offset)?;
+            Some((segment.file(p.key, FileKind::Index), segment.index.as_ref()?.encode().freeze()))
+        });
+        let Some((file, bytes)) = found else { return self.end_file_op(slot, base_offset) };
+        let ticket = self.ticket(Op::IndexWrite(slot, base_offset));
+        out.push(DiskEffect::SegmentWrite { ticket, file, position: 0, bytes });
+    }
+
+    /// An index that could not be written is rebuilt when it is needed.
+    pub(crate) fn handle_index_write(
+        &mut self,
+        slot: PartitionSlot,
+        base_offset: Offset,
+        result: Result<Bytes, DiskError>,
+        out: &mut Vec<DiskEffect>,
+    ) {
+        let found =
+            self.partition(slot).and_then(|p| Some(p.segment(base_offset)?.file(p.key, FileKind::Index)));
+        match (result, found) {
+            (Ok(_), Some(file)) => {
+                let ticket = self.ticket(Op::IndexSync(slot, base_offset));
+                out.push(DiskEffect::SegmentSync { ticket, file });
+            }
+            _ => self.end_file_op(slot, base_offset),
+        }
+    }
+
+    /// Forgets a partition at once and removes its files after `file.delete.delay.ms`.
+    pub fn remove_partition(&mut self, now: Now, slot: PartitionSlot) {
+        let delay_ms = self.partition(slot).map_or(0, |partition| partition.config.file_delete_delay_ms);
+        self.drop_partition(slot, now.after_ms(delay_ms));
+    }
+
+    /// Removes the partitions, recovered or open, that `wanted` does not want, without delay. Says how many.
+    pub fn retain(&mut self, now: Now, mut wanted: impl FnMut(PartitionKey) -> bool) -> usize {
+        let unwanted: Vec<PartitionSlot> =
+            self.by_key.iter().filter(|(key, _)| !wanted(**key)).map(|(_, slot)| *slot).collect();
+        for slot in &unwanted {
+            self.drop_partition(*slot, now.monotonic_ns);
+        }
+        unwanted.len()
+    }
+
+    fn drop_partition(&mut self, slot: PartitionSlot, due_ns: u64) {
+        let Some(partition) = self.partitions.get_mut(slot.0 as usize).and_then(Option::take) else { return };
+        self.by_key.remove(&partition.key);
+        self.ready.remove(&slot);
+        let generation = self.checkpointing.next_to_be_made();
+        for segment in &partition.segments {
+            self.doomed.add(slot, partition.key, segment.base_offset, due_ns, generation);
+        }
+        for batch in partition.tail.iter().skip(partition.first_unlaid()) {
+            self.journal.batch_laid(batch.sequence);
+        }
+        self.checkpointing.wanted = true;
+    }
+
+    /// Segments below a log start offset that is now on stable storage go away.
+    pub(crate) fn apply_start_facts(&mut self) {
+        let flushed = self.journal.flushed();
+        while let Some((sequence, slot)) = self.start_facts.front().copied()
+            && sequence <= flushed
+        {
+            self.start_facts.pop_front();
+            self.started.push(slot);
+        }
+    }
+
+    fn drop_segments_below_start(&mut self, now: Now, slot: PartitionSlot) {
+        let Some(partition) = self.partition_mut(slot) else { return };
+        let (key, start) = (partition.key, partition.log_start);
+        let due_ns = now.after_ms(partition.config.file_delete_delay_ms);
+        let sealed = partition.segments.len().saturating_sub(1);
+        let below =
+            partition.segments[..sealed].iter().take_while(|segment| segment.end_offset <= start).count();
+        let gone: Vec<Offset> =
+            partition.segments.drain(..below).map(|segment| segment.base_offset).collect();
+        let generation = self.checkpointing.next_to_be_made();
+        for base_offset in gone {
+            self.doomed.add(slot, key, base_offset, due_ns, generation);
+            self.checkpointing.wanted = true;
+        }
+    }
+
+    /// Removes the files of doomed segments that are due and quiet.
+    pub(crate) fn delete_doomed(&mut self, now: Now, out: &mut Vec<DiskEffect>) {
+        for slot in std::mem::take(&mut self.started) {
+            self.drop_segments_below_start(now, slot);
+        }
+        let free = DELETES_MAX.saturating_sub(self.doomed.in_flight.len());
+        let limit = (now.monotonic_ns, u64::MAX);
+        let due: Vec<(u64, u64)> = self
+            .doomed
+            .waiting
+            .range(..=limit)
+            .filter(|(_, row)| self.doomed.may_go(row))
+            .map(|(place, _)| *place)
+            .take(free)
+            .collect();
+        for place in due {
+            let Some(row) = self.doomed.waiting.remove(&place) else { continue };
+            self.doomed.in_flight.insert(place.1, row);
+            for kind in [FileKind::Index, FileKind::Log] {
+                let file = SegmentFile { partition: row.key, base_offset: row.base_offset, kind };
+                let ticket = self.ticket(Op::Delete(place.1));
+                out.push(DiskEffect::FileDelete { ticket, file });
+            }
+        }
+    }
+
+    pub(crate) fn handle_delete(&mut self, now: Now, number: u64, result: Result<Bytes, DiskError>) {
+        let Some(row) = self.doomed.in_flight.get_mut(&number) else { return };
+        row.files_left -= 1;
+        let mut again = *row;
+        if result.is_err() {
+            // Whatever stands in the way, a file too many harms nobody: try again, rarely.
+            again.due_ns = now.after_ms(60_000);
+            row.due_ns = again.due_ns;
+        }
+        if again.files_left == 0 {
+            self.doomed.in_flight.remove(&number);
+            if again.due_ns > now.monotonic_ns {
+                self.doomed.add(again.slot, again.key, again.base_offset, again.due_ns, again.generation);
+            }
+        }
+    }
+}

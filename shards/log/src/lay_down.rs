@@ -1,0 +1,278 @@
+//! Lays batches down: moves them from a partition's tail to the end of its active segment with large writes, each
+//! followed by a sync. Only then are they in the segment as far as anyone else is told. Decides when, and when a new
+//! segment begins.
+//!
+//! The last block of a segment is usually unfinished: it is kept in memory and written again with the same bytes and more
+//! behind them, so that every write is whole blocks and no byte of log ever changes.
+
+use bytes::Bytes;
+use pelton_model::limits::BLOCK_BYTES;
+use pelton_model::{AlignedBuffer, Now, Offset};
+use pelton_wire::record_batch;
+
+use crate::disk::{DiskEffect, DiskError, FileKind};
+use crate::frame::EntryKind;
+use crate::partition::{Laying, PartitionLog, TailBatch};
+use crate::sabotage::Sabotage;
+use crate::segment::{BatchFact, RollState, Segment};
+use crate::storage::{Op, Phase, Storage};
+use crate::types::{Health, PartitionSlot};
+
+/// Groups looked at, from the oldest, when room is needed.
+const OLDEST_GROUPS: usize = 64;
+
+/// What the next write of a partition holds: a range of its tail, and whether a new segment begins with it.
+struct Plan {
+    from: usize,
+    to: usize,
+    roll: bool,
+}
+
+impl Storage {
+    /// Starts lay-downs where a partition has enough, or room is needed.
+    pub(crate) fn start_lay_downs(&mut self, now: Now, out: &mut Vec<DiskEffect>) {
+        if self.phase == Phase::Failed || self.retry_at_ns.is_some() {
+            return;
+        }
+        let ready: Vec<PartitionSlot> = self.ready.iter().copied().collect();
+        for slot in ready {
+            self.start_lay_down(now, slot, out);
+        }
+        if self.needs_room() {
+            for slot in self.journal.oldest_unlaid(OLDEST_GROUPS) {
+                self.start_lay_down(now, slot, out);
+            }
+        }
+    }
+
+    fn needs_room(&self) -> bool {
+        self.phase == Phase::Recovering
+            || self.stopping
+            || self.is_starved()
+            || self.journal.used_bytes() > self.config.journal_bytes / 2
+            || self.journal.pinned_bytes() > self.config.tail_bytes / 2
+    }
+
+    fn start_lay_down(&mut self, now: Now, slot: PartitionSlot, out: &mut Vec<DiskEffect>) {
+        if self.lay_downs >= self.config.lay_downs_in_flight.max(1) {
+            return;
+        }
+        let (written, flushed) = (self.journal.written(), self.journal.flushed());
+        let write_bytes = self.config.lay_down_write_bytes as u64;
+        let Some(partition) = self.partition_mut(slot) else {
+            self.ready.remove(&slot);
+            return;
+        };
+        if partition.laying.is_some() || partition.reading_partial {
+            return;
+        }
+        let stable = if partition.config.flush_every_append() { flushed } else { written };
+        let Some(plan) = plan(partition, stable, write_bytes, now.wall_ms) else { return };
+        if plan.roll || partition.segments.is_empty() {
+            self.begin_segment(now, slot, &plan, out);
+        }
+        let Some(partition) = self.partition_mut(slot) else { return };
+        let Some(active) = partition.segments.last() else { return };
+        let (length, file) = (active.length, active.file(partition.key, FileKind::Log));
+        let base = active.base_offset;
+        let unfinished = (length % BLOCK_BYTES as u64) as usize;
+        let position = length - unfinished as u64;
+        self.begin_file_op(slot, base);
+        self.lay_downs += 1;
+        let Some(partition) = self.partition_mut(slot) else { return };
+        let Some(partial) = partition.partial.clone() else {
+            partition.reading_partial = true;
+            let ticket = self.ticket(Op::LayPartial(slot, base));
+            out.push(DiskEffect::SegmentRead { ticket, file, position, length: unfinished });
+            return;
+        };
+        let batches: Vec<TailBatch> = partition.tail.range(plan.from..plan.to).cloned().collect();
+        let spoil = self.config.sabotaged(Sabotage::ReuseBufferEarly);
+        let (bytes, partial) = write_of(&partial, &batches, spoil);
+        if let Some(partition) = self.partition_mut(slot) {
+            partition.laying = Some(Laying {
+                sequences: batches.iter().map(|batch| batch.sequence).collect(),
+                batches: batches.iter().map(|batch| batch.fact).collect(),
+                partial,
+            });
+        }
+        let ticket = self.ticket(Op::LayWrite(slot, base));
+        out.push(DiskEffect::SegmentWrite { ticket, file, position, bytes });
+    }
+
+    /// Ends the active segment, if there is one, and begins the next at the plan's first batch.
+    fn begin_segment(&mut self, now: Now, slot: PartitionSlot, plan: &Plan, out: &mut Vec<DiskEffect>) {
+        let Some(partition) = self.partition_mut(slot) else { return };
+        let Some(first) = partition.tail.get(plan.from).map(|batch| batch.fact.base_offset) else { return };
+        let sealed = partition.segments.last().map(|segment| segment.base_offset);
+        partition.segments.push(Segment::new(first, now.wall_ms));
+        partition.partial = Some(Vec::new());
+        let key = partition.key;
+        if let Some(sealed) = sealed {
+            // After a crash the same data must go to the same files, whatever the clock and the settings say then.
+            self.push_fact(EntryKind::Roll, Some(slot), key, first, Bytes::new(), false);
+            self.seal_segment(slot, sealed, out);
+        }
+    }
+
+    /// The unfinished last block of a segment has been read back, once after a start.
+    pub(crate) fn handle_lay_partial(
+        &mut self,
+        now: Now,
+        slot: PartitionSlot,
+        base: Offset,
+        result: Result<Bytes, DiskError>,
+        out: &mut Vec<DiskEffect>,
+    ) {
+        self.end_lay_down(slot, base);
+        let Some(partition) = self.partition_mut(slot) else { return };
+        partition.reading_partial = false;
+        let unfinished =
+            partition.segments.last().map_or(0, |active| active.length % BLOCK_BYTES as u64) as usize;
+        match result {
+            Ok(bytes) if bytes.len() >= unfinished => {
+                partition.partial = Some(bytes[..unfinished].to_vec());
+                self.start_lay_down(now, slot, out);
+            }
+            Ok(bytes) => {
+                let text = format!(
+                    "segment {} of {} ends {} bytes before its checkpoint says",
+                    base.0,
+                    partition.key,
+                    unfinished - bytes.len()
+                );
+                self.fail("a read of a segment", &DiskError { no_space: false, text });
+            }
+            Err(error) => self.fail("a read of a segment", &error),
+        }
+    }
+
+    pub(crate) fn handle_lay_write(
+        &mut self,
+        now: Now,
+        slot: PartitionSlot,
+        base: Offset,
+        result: Result<Bytes, DiskError>,
+        out: &mut Vec<DiskEffect>,
+    ) {
+        let file = self
+            .partition(slot)
+            .and_then(|p| p.segments.last().map(|active| active.file(p.key, FileKind::Log)));
+        match (result, file) {
+            (Ok(_), Some(file)) => {
+                let ticket = self.ticket(Op::LaySync(slot, base));
+                out.push(DiskEffect::SegmentSync { ticket, file });
+            }
+            (Ok(_), None) => {
+                self.end_lay_down(slot, base);
+            }
+            (Err(error), _) => self.abandon_lay_down(now, (slot, base), "a write to a segment", &error),
+        }
+    }
+
+    pub(crate) fn handle_lay_sync(
+        &mut self,
+        now: Now,
+        slot: PartitionSlot,
+        base: Offset,
+        result: Result<Bytes, DiskError>,
+    ) {
+        if let Err(error) = result {
+            return self.abandon_lay_down(now, (slot, base), "a flush of a segment", &error);
+        }
+        self.end_lay_down(slot, base);
+        let lay_down_bytes = self.config.lay_down_bytes as u64;
+        let Some(partition) = self.partition_mut(slot) else { return };
+        let Some(laying) = partition.laying.take() else { return };
+        settle(partition, &laying.batches);
+        partition.partial = Some(laying.partial);
+        if partition.unlaid_bytes < lay_down_bytes {
+            self.ready.remove(&slot);
+        }
+        for sequence in laying.sequences {
+            self.journal.batch_laid(sequence);
+        }
+        if matches!(self.health, Health::NoSpace(_)) {
+            self.health = Health::Healthy;
+        }
+    }
+
+    fn abandon_lay_down(
+        &mut self,
+        now: Now,
+        (slot, base): (PartitionSlot, Offset),
+        what: &str,
+        error: &DiskError,
+    ) {
+        self.end_lay_down(slot, base);
+        if let Some(partition) = self.partition_mut(slot) {
+            partition.laying = None;
+        }
+        self.fail_or_retry(now, what, error);
+    }
+
+    fn end_lay_down(&mut self, slot: PartitionSlot, base: Offset) {
+        self.lay_downs -= 1;
+        self.end_file_op(slot, base);
+    }
+}
+
+/// Chooses what is laid down next: stable batches up to the size of a write, the end of the segment, or both.
+fn plan(partition: &PartitionLog, stable: u64, write_bytes: u64, wall_ms: i64) -> Option<Plan> {
+    let from = partition.first_unlaid();
+    let jitter = partition.jitter();
+    let mut state = partition.segments.last().map(RollState::of);
+    let (mut to, mut length, mut roll) = (from, 0, false);
+    for batch in partition.tail.iter().skip(from) {
+        if batch.sequence > stable || (length > 0 && length + batch.fact.length > write_bytes) {
+            break;
+        }
+        let must_roll = partition.rolls.contains(&batch.fact.base_offset)
+            && state.is_some_and(|state| !state.is_empty())
+            || state.is_some_and(|state| state.must_roll(&batch.fact, &partition.config, jitter, wall_ms));
+        if must_roll && to > from {
+            break;
+        }
+        if must_roll || state.is_none() {
+            roll = must_roll;
+            state = Some(RollState::of(&Segment::new(batch.fact.base_offset, wall_ms)));
+        }
+        if let Some(state) = &mut state {
+            state.add(&batch.fact);
+        }
+        length += batch.fact.length;
+        to += 1;
+    }
+    (to > from).then_some(Plan { from, to, roll })
+}
+
+/// The write: the unfinished block, the batches, zeros up to whole blocks; and the block then unfinished.
+fn write_of(partial: &[u8], batches: &[TailBatch], spoil: bool) -> (Bytes, Vec<u8>) {
+    let total = partial.len() + batches.iter().map(|batch| batch.bytes.len()).sum::<usize>();
+    let mut buffer = AlignedBuffer::zeroed(AlignedBuffer::round_up(total));
+    let bytes = buffer.as_mut_slice();
+    bytes[..partial.len()].copy_from_slice(partial);
+    let mut at = partial.len();
+    for batch in batches {
+        bytes[at..at + batch.bytes.len()].copy_from_slice(&batch.bytes);
+        if spoil {
+            bytes[at + record_batch::HEADER_BYTES..at + batch.bytes.len()].rotate_left(1);
+        }
+        at += batch.bytes.len();
+    }
+    let rest = bytes[total - total % BLOCK_BYTES..total].to_vec();
+    (buffer.freeze(), rest)
+}
+
+/// The batches are in the active segment, on stable storage.
+fn settle(partition: &mut PartitionLog, batches: &[BatchFact]) {
+    let interval = partition.config.index_interval_bytes;
+    for batch in batches {
+        partition.rolls.remove(&batch.base_offset);
+        partition.laid_end = Offset(batch.last_offset.0 + 1);
+        partition.unlaid_bytes = partition.unlaid_bytes.saturating_sub(batch.length);
+        if let Some(active) = partition.segments.last_mut() {
+            active.add(batch, interval);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! One partition's log as positions: its segments, its tail in memory, and how far each has come. Decides nothing about
+//! when to write.
+//!
+//! ```text
+//! log_start ... segments ... laid_end ... tail only ... flushed_end <= written_end <= log_end
+//!               tail.front (the tail may reach back into segments)
+//! ```
+
+use std::collections::{BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use pelton_model::{Offset, PartitionKey, TopicConfig};
+
+use crate::disk::FileKind;
+use crate::segment::{BatchFact, Segment};
+use crate::types::ReadPlan;
+
+/// Places remembered where a reader stopped, per partition.
+const RESUME_MAX: usize = 8;
+
+/// A batch in memory.
+#[derive(Clone, Debug)]
+pub struct TailBatch {
+    /// Offsets, length, time.
+    pub fact: BatchFact,
+    /// The batch, stamped; a slice of its group's buffer.
+    pub bytes: Bytes,
+    /// Its group.
+    pub sequence: u64,
+}
+
+/// A write to the active segment that is under way.
+#[derive(Debug)]
+pub struct Laying {
+    /// The batches in it.
+    pub batches: Vec<BatchFact>,
+    /// Their groups.
+    pub sequences: Vec<u64>,
+    /// What will be the last, unfinished block.
+    pub partial: Vec<u8>,
+}
+
+/// Where a reader stopped: the next one begins there without a search.
+#[derive(Clone, Copy, Debug)]
+struct Resume {
+    offset: Offset,
+    segment: Offset,
+    position: u64,
+}
+
+/// A partition.
+#[derive(Debug)]
+pub struct PartitionLog {
+    /// Which.
+    pub key: PartitionKey,
+    /// The topic's settings.
+    pub config: TopicConfig,
+    /// First offset.
+    pub log_start: Offset,
+    /// Offset behind the last append.
+    pub log_end: Offset,
+    /// Offset behind the last written batch.
+    pub written_end: Offset,
+    /// Offset behind the last batch on stable storage.
+    pub flushed_end: Offset,
+    /// Offset up to which segments have it on stable storage.
+    pub laid_end: Offset,
+    /// Recent batches, ascending, without gaps, up to the last sealed one.
+    pub tail: VecDeque<TailBatch>,
+    /// Bytes of the tail that no segment has.
+    pub unlaid_bytes: u64,
+    /// Ascending; the last one is active.
+    pub segments: Vec<Segment>,
+    /// The active segment's last, unfinished block; none = on disk only.
+    pub partial: Option<Vec<u8>>,
+    /// The write under way.
+    pub laying: Option<Laying>,
+    /// A lay-down waits for the last block to be read.
+    pub reading_partial: bool,
+    /// Offsets at which a segment begins, journaled before a crash.
+    pub rolls: BTreeSet<Offset>,
+    /// Records appended since the last group that flushes (`flush.messages`).
+    pub records_since_flush: i64,
+    resume: VecDeque<Resume>,
+}
+
+impl PartitionLog {
+    /// An empty log that begins at `start`.
+    pub fn new(key: PartitionKey, start: Offset) -> PartitionLog {
+        PartitionLog {
+            key,
+            config: TopicConfig::default(),
+            log_start: start,
+            log_end: start,
+            written_end: start,
+            flushed_end: start,
+            laid_end: start,
+            tail: VecDeque::new(),
+            unlaid_bytes: 0,
+            segments: Vec::new(),
+            partial: Some(Vec::new()),
+            laying: None,
+            reading_partial: false,
+            rolls: BTreeSet::new(),
+            records_since_flush: 0,
+            resume: VecDeque::new(),
+        }
+    }
+
+    /// Bytes of log, in segments and in memory.
+    pub fn size_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.length).sum::<u64>() + self.unlaid_bytes
+    }
+
+    /// Spreads the rolls of partitions, 0..1000.
+    pub fn jitter(&self) -> u32 {
+        let (high, low) = self.key.topic_id.0.as_u64_pair();
+        let mixed = (high ^ low).wrapping_add(self.key.partition as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        ((mixed >> 32) % 1000) as u32
+    }
+
+    /// Takes in a batch that was sealed into a group.
+    pub fn push_tail(&mut self, batch: TailBatch) {
+        self.unlaid_bytes += batch.fact.length;
+        self.tail.push_back(batch);
+    }
+
+    /// Index in the tail of the first batch no segment has.
+    pub fn first_unlaid(&self) -> usize {
+        let laid_end = self.laid_end;
+        self.tail.partition_point(|batch| batch.fact.base_offset < laid_end)
+    }
+
+    /// Drops the batches of groups up to `sequence`; they are in segments.
+    pub fn evict(&mut self, sequence: u64) {
+        while self.tail.front().is_some_and(|batch| batch.sequence <= sequence) {
+            self.tail.pop_front();
+        }
+    }
+
+    /// Whether the batch that holds `offset` is in memory.
+    pub fn tail_holds(&self, offset: Offset) -> bool {
+        self.tail.front().is_some_and(|batch| batch.fact.base_offset <= offset)
+    }
+
+    /// Index in the tail of the batch that holds `offset`.
+    pub fn tail_index(&self, offset: Offset) -> usize {
+        self.tail.partition_point(|batch| batch.fact.last_offset < offset)
+    }
+
+    /// Whole batches from memory, from the one that holds `offset` up to offset `upper`.
+    pub fn read_tail(&self, offset: Offset, max_bytes: usize, upper: Offset, whole_first: bool) -> ReadPlan {
+        let mut batches: Vec<Bytes> = Vec::new();
+        let mut length = 0;
+        for batch in self.tail.iter().skip(self.tail_index(offset)) {
+            let first = batches.is_empty() && whole_first;
+            if batch.fact.last_offset >= upper || (!first && length + batch.bytes.len() > max_bytes) {
+                break;
+            }
+            length += batch.bytes.len();
+            batches.push(batch.bytes.clone());
+        }
+        if batches.is_empty() { ReadPlan::Empty } else { ReadPlan::Memory { batches } }
+    }
+
+    /// Index of the segment that holds `offset`, which lies below `laid_end`.
+    pub fn segment_index(&self, offset: Offset) -> Option<usize> {
+        let after = self.segments.partition_point(|segment| segment.base_offset <= offset);
+        after.checked_sub(1).filter(|index| offset < self.segments[*index].end_offset)
+    }
+
+    /// A segment by its base offset.
+    pub fn segment_at(&self, base_offset: Offset) -> Option<usize> {
+        self.segments.binary_search_by_key(&base_offset, |segment| segment.base_offset).ok()
+    }
+
+    /// A segment by its base offset.
+    pub fn segment(&self, base_offset: Offset) -> Option<&Segment> {
+        self.segment_at(base_offset).map(|index| &self.segments[index])
+    }
+
+    /// Remembers that the batch with `offset` begins at `position`.
+    pub fn remember(&mut self, offset: Offset, segment: Offset, position: u64) {
+        if self.resume.iter().any(|resume| resume.offset == offset) {
+            return;
+        }
+        if self.resume.len() == RESUME_MAX {
+            self.resume.pop_front();
+        }
+        self.resume.push_back(Resume { offset, segment, position });
+    }
+
+    /// Where the batch with `offset` begins in `segment`, if a reader stopped there.
+    pub fn remembered(&self, offset: Offset, segment: Offset) -> Option<u64> {
+        self.resume
+            .iter()
+            .find(|resume| resume.offset == offset && resume.segment == segment)
+            .map(|resume| resume.position)
+    }
+
+    /// The file range a read that begins exactly at `position` of `segment` gets: to the last batch boundary known
+    /// within `max_bytes`. None if no boundary is known.
+    pub fn known_range(
+        &self,
+        segment: &Segment,
+        position: u64,
+        max_bytes: usize,
+        upper: Offset,
+    ) -> Option<u64> {
+        let to = position.saturating_add(max_bytes as u64);
+        if segment.length <= to && segment.end_offset <= upper {
+            return (segment.length > position).then_some(segment.length);
+        }
+        segment.index.as_ref()?.boundary(position, to.min(segment.length), upper)
+    }
+
+    /// A range of a segment.
+    pub fn file_plan(&self, segment: &Segment, position: u64, end: u64) -> ReadPlan {
+        ReadPlan::File {
+            file: segment.file(self.key, FileKind::Log),
+            position,
+            length: (end - position) as usize,
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Faults on purpose: each must be caught by the simulator. Without the cargo feature `sabotage` none can be switched on.
+
+/// One fault.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Sabotage {
+    /// Says "flushed" when a group is merely sealed.
+    AckBeforeFlush,
+    /// Recovery drops the last valid group.
+    CutAtWrongPlace,
+    /// Recovery does not check a frame's checksum.
+    SkipFrameCrc,
+    /// A checkpoint frees journal groups that are not in segments yet.
+    CheckpointTooFar,
+    /// Lays down bytes of a buffer that has been used again.
+    ReuseBufferEarly,
+    /// Takes a failed journal write for a success.
+    IgnoreWriteError,
+    /// Does not stamp the base offset.
+    WrongStamp,
+    /// Recovery takes frames of an earlier incarnation.
+    AcceptOldIncarnation,
+    /// Recovery takes every gap for a torn tail.
+    SkipTornCheck,
+}
+
+impl Sabotage {
+    /// All of them.
+    pub const ALL: [Sabotage; 9] = [
+        Sabotage::AckBeforeFlush,
+        Sabotage::CutAtWrongPlace,
+        Sabotage::SkipFrameCrc,
+        Sabotage::CheckpointTooFar,
+        Sabotage::ReuseBufferEarly,
+        Sabotage::IgnoreWriteError,
+        Sabotage::WrongStamp,
+        Sabotage::AcceptOldIncarnation,
+        Sabotage::SkipTornCheck,
+    ];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sabotage::AckBeforeFlush => "ack-before-flush",
+            Sabotage::CutAtWrongPlace => "cut-at-wrong-place",
+            Sabotage::SkipFrameCrc => "skip-frame-crc",
+            Sabotage::CheckpointTooFar => "checkpoint-too-far",
+            Sabotage::ReuseBufferEarly => "reuse-buffer-early",
+            Sabotage::IgnoreWriteError => "ignore-write-error",
+            Sabotage::WrongStamp => "wrong-stamp",
+            Sabotage::AcceptOldIncarnation => "accept-old-incarnation",
+            Sabotage::SkipTornCheck => "skip-torn-check",
+        }
+    }
+}

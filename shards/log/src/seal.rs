@@ -1,0 +1,216 @@
+//! Seals groups: gives them a place in the journal, copies each batch once into one aligned buffer, stamps it there,
+//! and follows the write until it is on stable storage.
+
+use bytes::Bytes;
+use pelton_model::{Now, Offset};
+use pelton_wire::record_batch::{self, BatchIter};
+
+use crate::disk::{DiskEffect, DiskError};
+use crate::frame::{self, EntryKind, FrameBuilder};
+use crate::journal::{Forming, Group, GroupState, Pending};
+use crate::partition::TailBatch;
+use crate::sabotage::Sabotage;
+use crate::segment::BatchFact;
+use crate::storage::{Op, Phase, Storage};
+use crate::types::{PartitionSlot, Progress};
+
+impl Storage {
+    /// Seals and writes as many groups as may be in flight and find a place.
+    pub(crate) fn seal_groups(&mut self, now: Now, out: &mut Vec<DiskEffect>) {
+        while self.phase == Phase::Running && self.journal_writes < self.config.writes_in_flight.max(1) {
+            let Some(front) = self.journal.forming.front() else { return };
+            let Some(position) = self.journal.placement(frame::frame_length(front.body_length)) else {
+                return self.starve();
+            };
+            let Some(forming) = self.journal.forming.pop_front() else { return };
+            self.seal(now, forming, position, out);
+        }
+    }
+
+    fn seal(&mut self, now: Now, forming: Forming, position: u64, out: &mut Vec<DiskEffect>) {
+        let sequence = forming.sequence;
+        let sync = forming.sync || sequence <= self.journal.sync_wanted;
+        let mut builder = FrameBuilder::new(forming.body_length);
+        let mut places: Vec<(PartitionSlot, usize, usize)> = Vec::with_capacity(forming.entries.len());
+        let skip_stamp = self.config.sabotaged(Sabotage::WrongStamp);
+        for pending in &forming.entries {
+            let (at, payload) = builder.push(pending.kind, pending.key, pending.value, &pending.payload);
+            if pending.kind == EntryKind::Batches {
+                if !skip_stamp {
+                    stamp(payload, pending);
+                }
+                if let Some(slot) = pending.slot {
+                    places.push((slot, at, pending.payload.len()));
+                }
+            }
+        }
+        let bytes = builder.finish(self.journal.incarnation, sequence, self.journal.flushed());
+        let (ends, unlaid) = self.hand_to_tails(&bytes, sequence, &places);
+        let flush_due_ns = (!sync && forming.flush_ms < i64::MAX).then(|| now.after_ms(forming.flush_ms));
+        let group = Group {
+            sequence,
+            position,
+            length: bytes.len(),
+            state: GroupState::InFlight,
+            completion: 0,
+            unlaid,
+            resident: unlaid > 0,
+            ends,
+            flush_due_ns,
+        };
+        self.journal.sealed(group);
+        if sync {
+            self.journal.want_sync(sequence);
+        }
+        let covers = sync.then_some(self.journal.completions());
+        self.journal_writes += 1;
+        let ticket = self.ticket(Op::JournalWrite { sequence, covers });
+        out.push(DiskEffect::JournalWrite { ticket, position, bytes, sync });
+        if self.config.sabotaged(Sabotage::AckBeforeFlush) {
+            self.journal.complete_write(sequence, Some(self.journal.completions()));
+        }
+    }
+
+    /// Gives the stamped batches of a frame to their partitions' tails.
+    fn hand_to_tails(
+        &mut self,
+        frame: &Bytes,
+        sequence: u64,
+        places: &[(PartitionSlot, usize, usize)],
+    ) -> (Vec<(PartitionSlot, Offset)>, usize) {
+        let mut ends: Vec<(PartitionSlot, Offset)> = Vec::with_capacity(places.len());
+        let mut unlaid = 0;
+        for (slot, at, length) in places {
+            // A partition that is gone since has no use for them.
+            let Some(partition) = self.partitions.get_mut(slot.0 as usize).and_then(Option::as_mut) else {
+                continue;
+            };
+            let stretch = frame.slice(*at..at + length);
+            for batch in batches_of(&stretch, sequence) {
+                ends.push((*slot, Offset(batch.fact.last_offset.0 + 1)));
+                partition.push_tail(batch);
+                unlaid += 1;
+            }
+            if partition.unlaid_bytes >= self.config.lay_down_bytes as u64 {
+                self.ready.insert(*slot);
+            }
+        }
+        (ends, unlaid)
+    }
+
+    /// Flushes by a sync of its own what no group's write will.
+    pub(crate) fn sync_journal(&mut self, now: Now, out: &mut Vec<DiskEffect>) {
+        if self.journal.flush_due_ns().is_some_and(|due| due <= now.monotonic_ns) {
+            self.journal.want_sync(self.journal.written());
+        }
+        if self.phase == Phase::Running && !self.journal_syncing && self.journal.needs_sync() {
+            let covers = self.journal.completions();
+            self.journal_syncing = true;
+            let ticket = self.ticket(Op::JournalSync { covers });
+            out.push(DiskEffect::JournalSync { ticket });
+        }
+    }
+
+    pub(crate) fn handle_journal_write(
+        &mut self,
+        sequence: u64,
+        covers: Option<u64>,
+        result: Result<Bytes, DiskError>,
+        progress: &mut Progress,
+    ) {
+        self.journal_writes -= 1;
+        match result {
+            Err(error) if !self.config.sabotaged(Sabotage::IgnoreWriteError) => {
+                self.fail("a write to the journal", &error);
+            }
+            _ if self.phase == Phase::Failed => {}
+            _ => {
+                self.journal.complete_write(sequence, covers);
+                self.advance(progress);
+            }
+        }
+    }
+
+    pub(crate) fn handle_journal_sync(
+        &mut self,
+        covers: u64,
+        result: Result<Bytes, DiskError>,
+        progress: &mut Progress,
+    ) {
+        self.journal_syncing = false;
+        match result {
+            Err(error) => self.fail("a flush of the journal", &error),
+            Ok(_) if self.phase == Phase::Failed => {}
+            Ok(_) => {
+                self.journal.complete_sync(covers);
+                self.advance(progress);
+            }
+        }
+    }
+
+    /// Tells partitions how far they are written and flushed.
+    fn advance(&mut self, progress: &mut Progress) {
+        let (mut written, mut flushed) = (Vec::new(), Vec::new());
+        self.journal.advance(|group| written.extend(&group.ends), |group| flushed.extend(&group.ends));
+        for (slot, end) in written {
+            if let Some(partition) = self.partition_mut(slot) {
+                partition.written_end = partition.written_end.max(end);
+                progress.advanced.push(slot);
+            }
+        }
+        for (slot, end) in flushed {
+            if let Some(partition) = self.partition_mut(slot) {
+                partition.flushed_end = partition.flushed_end.max(end);
+                progress.advanced.push(slot);
+            }
+        }
+        self.apply_start_facts();
+    }
+
+    /// Gives up the oldest buffers while they take more memory than they may.
+    pub(crate) fn evict_tail(&mut self) {
+        let budget = if self.is_starved() { self.config.tail_bytes / 2 } else { self.config.tail_bytes };
+        while self.journal.resident_bytes() > budget {
+            let Some((sequence, slots)) = self.journal.evict() else { return };
+            for slot in slots {
+                if let Some(partition) = self.partition_mut(slot) {
+                    partition.evict(sequence);
+                }
+            }
+        }
+    }
+}
+
+/// Writes offsets, epoch and, if asked, time into every batch of a stretch.
+fn stamp(payload: &mut [u8], pending: &Pending) {
+    let (mut at, mut offset) = (0, pending.value.0);
+    while let Some(info) = record_batch::peek(&payload[at..]) {
+        let batch = &mut payload[at..];
+        record_batch::stamp(batch, offset, pending.leader_epoch.0);
+        if let Some(time_ms) = pending.log_append_time_ms {
+            record_batch::stamp_log_append_time(batch, time_ms);
+        }
+        offset += i64::from(info.last_offset_delta.max(0)) + 1;
+        at += info.size_bytes;
+        if at >= payload.len() {
+            return;
+        }
+    }
+}
+
+/// The batches of a stamped stretch, as the tail keeps them.
+pub(crate) fn batches_of(stretch: &Bytes, sequence: u64) -> Vec<TailBatch> {
+    let mut at = 0;
+    let mut found = Vec::with_capacity(1);
+    for (info, batch) in BatchIter::new(stretch) {
+        let fact = BatchFact {
+            base_offset: Offset(info.base_offset),
+            last_offset: Offset(info.last_offset()),
+            length: batch.len() as u64,
+            max_timestamp_ms: info.max_timestamp,
+        };
+        found.push(TailBatch { fact, bytes: stretch.slice(at..at + batch.len()), sequence });
+        at += batch.len();
+    }
+    found
+}

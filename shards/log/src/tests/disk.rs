@@ -1,0 +1,200 @@
+//! A disk in memory: operations complete when asked, in an order chosen; what was not flushed may be lost or torn.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use pelton_model::Prng;
+use pelton_model::limits::BLOCK_BYTES;
+
+use crate::disk::{DiskDone, DiskEffect, DiskError, SegmentFile};
+use crate::types::DiskImage;
+
+const SECTOR: usize = 512;
+
+/// A file: what is stable, and writes completed or in flight that may be lost.
+#[derive(Clone, Default)]
+struct File {
+    stable: Vec<u8>,
+    volatile: Vec<(usize, Bytes)>,
+}
+
+impl File {
+    fn view(&self) -> Vec<u8> {
+        let mut bytes = self.stable.clone();
+        for (at, data) in &self.volatile {
+            put(&mut bytes, *at, data);
+        }
+        bytes
+    }
+
+    fn sync(&mut self) {
+        self.stable = self.view();
+        self.volatile.clear();
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, at: usize, data: &[u8]) {
+    if bytes.len() < at + data.len() {
+        bytes.resize(at + data.len(), 0);
+    }
+    bytes[at..at + data.len()].copy_from_slice(data);
+}
+
+/// Which operations fail, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Faults {
+    pub segment_full: bool,
+    pub journal_error: bool,
+    pub sync_error: bool,
+    pub checkpoint_full: bool,
+}
+
+/// The disk.
+#[derive(Clone, Default)]
+pub struct Disk {
+    journal: File,
+    pub checkpoints: [Option<Vec<u8>>; 2],
+    files: BTreeMap<SegmentFile, File>,
+    pub pending: Vec<DiskEffect>,
+    pub faults: Faults,
+    pub journal_writes: Vec<(u64, Bytes, bool)>,
+    pub segment_reads: usize,
+}
+
+impl Disk {
+    pub fn new(journal_bytes: u64) -> Disk {
+        let journal = File { stable: vec![0; journal_bytes as usize], volatile: Vec::new() };
+        Disk { journal, ..Disk::default() }
+    }
+
+    pub fn image(&self) -> DiskImage {
+        DiskImage {
+            checkpoints: self.checkpoints.clone().map(|slot| slot.map(Bytes::from)),
+            journal: Bytes::from(self.journal.view()),
+        }
+    }
+
+    pub fn journal_mut(&mut self) -> &mut Vec<u8> {
+        self.journal.sync();
+        &mut self.journal.stable
+    }
+
+    pub fn file(&self, file: &SegmentFile) -> Option<Vec<u8>> {
+        self.files.get(file).map(File::view)
+    }
+
+    pub fn files(&self) -> Vec<SegmentFile> {
+        self.files.keys().copied().collect()
+    }
+
+    pub fn remove(&mut self, file: &SegmentFile) {
+        self.files.remove(file);
+    }
+
+    /// Completes the operation at `index` of those pending.
+    pub fn complete(&mut self, index: usize) -> DiskDone {
+        let effect = self.pending.remove(index);
+        let ticket = effect.ticket();
+        DiskDone { ticket, result: self.perform(effect) }
+    }
+
+    fn perform(&mut self, effect: DiskEffect) -> Result<Bytes, DiskError> {
+        let full = || DiskError { no_space: true, text: "no space left on device".to_string() };
+        let broken = || DiskError { no_space: false, text: "input/output error".to_string() };
+        match effect {
+            DiskEffect::JournalWrite { position, bytes, sync, .. } => {
+                assert_eq!(bytes.len() % BLOCK_BYTES, 0);
+                assert!(
+                    position as usize + bytes.len() <= self.journal.stable.len(),
+                    "write past the journal"
+                );
+                if self.faults.journal_error {
+                    return Err(broken());
+                }
+                self.journal_writes.push((position, bytes.clone(), sync));
+                self.journal.volatile.push((position as usize, bytes));
+                if sync {
+                    self.journal.sync();
+                }
+            }
+            DiskEffect::JournalSync { .. } if self.faults.sync_error => return Err(broken()),
+            DiskEffect::JournalSync { .. } => self.journal.sync(),
+            DiskEffect::SegmentWrite { .. } if self.faults.segment_full => return Err(full()),
+            DiskEffect::SegmentWrite { file, position, bytes, .. } => {
+                assert_eq!((position as usize % BLOCK_BYTES, bytes.len() % BLOCK_BYTES), (0, 0));
+                self.files.entry(file).or_default().volatile.push((position as usize, bytes));
+            }
+            DiskEffect::SegmentSync { .. } if self.faults.sync_error => return Err(broken()),
+            DiskEffect::SegmentSync { file, .. } => self.files.entry(file).or_default().sync(),
+            DiskEffect::SegmentRead { file, position, length, .. } => {
+                self.segment_reads += 1;
+                let bytes = self.files.get(&file).map(File::view).unwrap_or_default();
+                let from = (position as usize).min(bytes.len());
+                let to = (from + length).min(bytes.len());
+                return Ok(Bytes::copy_from_slice(&bytes[from..to]));
+            }
+            DiskEffect::SegmentTruncate { file, length, .. } => {
+                if let Some(file) = self.files.get_mut(&file) {
+                    file.sync();
+                    file.stable.truncate(length as usize);
+                }
+            }
+            DiskEffect::FileDelete { file, .. } => {
+                self.files.remove(&file);
+            }
+            DiskEffect::CheckpointWrite { .. } if self.faults.checkpoint_full => return Err(full()),
+            DiskEffect::CheckpointWrite { slot, bytes, .. } => {
+                self.checkpoints[usize::from(slot)] = Some(bytes.to_vec());
+            }
+        }
+        Ok(Bytes::new())
+    }
+
+    /// A power cut: of everything not flushed, any sectors may have reached the disk.
+    pub fn power_cut(&mut self, prng: &mut Prng) {
+        for effect in std::mem::take(&mut self.pending) {
+            match effect {
+                DiskEffect::JournalWrite { position, bytes, .. } => {
+                    self.journal.volatile.push((position as usize, bytes));
+                }
+                DiskEffect::SegmentWrite { file, position, bytes, .. } => {
+                    self.files.entry(file).or_default().volatile.push((position as usize, bytes));
+                }
+                DiskEffect::CheckpointWrite { slot, bytes, .. } => {
+                    let keep = prng.below(bytes.len() as u64 + 1) as usize;
+                    let mut torn = self.checkpoints[usize::from(slot)].clone().unwrap_or_default();
+                    if torn.len() < keep {
+                        torn.resize(keep, 0);
+                    }
+                    torn[..keep].copy_from_slice(&bytes[..keep]);
+                    self.checkpoints[usize::from(slot)] = Some(torn);
+                }
+                _ => {}
+            }
+        }
+        tear(&mut self.journal, prng);
+        for file in self.files.values_mut() {
+            tear(file, prng);
+        }
+    }
+
+    /// The process dies; what it had completed stays, what was in flight may or may not be there.
+    pub fn kill(&mut self, prng: &mut Prng) {
+        let pending = std::mem::take(&mut self.pending);
+        let reached: Vec<_> = pending.into_iter().filter(|_| prng.below(2) == 0).collect();
+        for effect in reached {
+            let _ = self.perform(effect);
+        }
+    }
+}
+
+fn tear(file: &mut File, prng: &mut Prng) {
+    for (at, data) in std::mem::take(&mut file.volatile) {
+        let mode = prng.below(4);
+        for (index, sector) in data.chunks(SECTOR).enumerate() {
+            if mode == 0 || (mode > 1 && prng.below(2) == 0) {
+                put(&mut file.stable, at + index * SECTOR, sector);
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Tests of the whole storage against a disk in memory.
+
+mod crash;
+mod disk;
+mod durability;
+mod random;
+mod reading;
+mod recovering;
+#[cfg(feature = "sabotage")]
+mod sabotage;
+mod world;

@@ -1,0 +1,105 @@
+//! The broker's settings, parsed and bounded once at start; keys are Kafka's where Kafka has one.
+
+use crate::ids::{ClusterId, NodeId};
+
+/// How clients reach partitions of other shards (DESIGN section 4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ListenerMode {
+    /// Every shard is a broker with a port of its own.
+    Direct,
+    /// One broker id and one port per node; foreign partitions cost one hop.
+    Single,
+}
+
+/// What every shard of the process knows about itself and its peers at start.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// This node.
+    pub node_id: NodeId,
+    /// The cluster's id, from the data directory.
+    pub cluster_id: ClusterId,
+    /// Listener mode.
+    pub mode: ListenerMode,
+    /// Shards of this node, at least 1.
+    pub shards: u16,
+    /// Host that Metadata names to clients.
+    pub advertised_host: String,
+    /// Port of shard 0; shard i has `advertised_port + i` in direct mode.
+    pub advertised_port: u16,
+    /// `num.partitions`.
+    pub num_partitions: i32,
+    /// `default.replication.factor`; 1 until there are other nodes.
+    pub default_replication_factor: i16,
+    /// `auto.create.topics.enable`.
+    pub auto_create_topics: bool,
+    /// `delete.topic.enable`.
+    pub delete_topics: bool,
+    /// `socket.request.max.bytes`: largest request frame of a proven connection, bytes.
+    pub request_bytes_max: usize,
+    /// `max.connections` per shard.
+    pub connections_max: usize,
+    /// `connections.max.idle.ms`.
+    pub connection_idle_ms: i64,
+    /// Longest time a begun request may take to arrive, milliseconds (`pelton.request.receive.timeout.ms`).
+    pub request_receive_timeout_ms: i64,
+    /// `fetch.max.bytes`: cap of one fetch answer, bytes.
+    pub fetch_bytes_max: usize,
+    /// `max.incremental.fetch.session.cache.slots` per shard.
+    pub fetch_sessions_max: usize,
+    /// `producer.id.expiration.ms`.
+    pub producer_id_expiration_ms: i64,
+    /// `transaction.max.timeout.ms`.
+    pub transaction_timeout_max_ms: i32,
+    /// Size of each shard's journal file, bytes, a multiple of 1 MiB (`pelton.journal.bytes`).
+    pub journal_bytes: u64,
+    /// Journal writes in flight (`pelton.journal.writes.in.flight`), 1 to 32.
+    pub journal_writes_in_flight: usize,
+    /// Memory of recent batches per shard, bytes (`pelton.tail.bytes`).
+    pub tail_bytes: usize,
+    /// Longest busy spin before a shard sleeps, microseconds (`pelton.spin.us`); 0 = none.
+    pub spin_us: u64,
+    /// Fetch file ranges by splice rather than read and send (`pelton.fetch.splice`).
+    pub fetch_splice: bool,
+    /// `log.*` defaults for topics, as (topic config name, value).
+    pub topic_defaults: Vec<(String, String)>,
+    /// Every broker setting given by the user, as (name, value), for DescribeConfigs.
+    pub given: Vec<(String, String)>,
+}
+
+impl BrokerConfig {
+    /// Kafka's defaults, and ours where Kafka has none, for a single node on loopback.
+    pub fn defaults() -> BrokerConfig {
+        BrokerConfig {
+            node_id: NodeId(1),
+            cluster_id: ClusterId(String::new()),
+            mode: ListenerMode::Direct,
+            shards: 1,
+            advertised_host: "127.0.0.1".to_string(),
+            advertised_port: 9092,
+            num_partitions: 1,
+            default_replication_factor: 1,
+            auto_create_topics: true,
+            delete_topics: true,
+            request_bytes_max: 100 * 1024 * 1024,
+            connections_max: 10_000,
+            connection_idle_ms: 600_000,
+            request_receive_timeout_ms: 30_000,
+            fetch_bytes_max: 55 * 1024 * 1024,
+            fetch_sessions_max: 1000,
+            producer_id_expiration_ms: 86_400_000,
+            transaction_timeout_max_ms: 900_000,
+            journal_bytes: 64 * 1024 * 1024,
+            journal_writes_in_flight: 2,
+            tail_bytes: 64 * 1024 * 1024,
+            spin_us: 0,
+            fetch_splice: true,
+            topic_defaults: Vec::new(),
+            given: Vec::new(),
+        }
+    }
+
+    /// Largest `max.message.bytes` a topic may have: a group of the journal must hold the batch four times over.
+    pub fn message_bytes_limit(&self) -> i32 {
+        (self.journal_bytes / 4).min(i32::MAX as u64) as i32
+    }
+}

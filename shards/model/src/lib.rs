@@ -1,0 +1,20 @@
+//! Ids, offsets, time, limits and configuration shared by every crate of a shard.
+//! Pure data: no I/O, no clock, no randomness of its own.
+#![forbid(unsafe_code)]
+
+pub mod aligned;
+pub mod config;
+pub mod ids;
+pub mod limits;
+pub mod prng;
+pub mod time;
+pub mod topic_config;
+
+pub use aligned::AlignedBuffer;
+pub use config::{BrokerConfig, ListenerMode};
+pub use ids::{
+    BrokerId, ClusterId, ConnectionId, LeaderEpoch, NodeId, Offset, PartitionKey, ShardId, TopicId,
+};
+pub use prng::Prng;
+pub use time::Now;
+pub use topic_config::TopicConfig;

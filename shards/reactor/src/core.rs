@@ -1,0 +1,53 @@
+//! What the reactor asks of the state machine it drives, so that tests can drive a small one. No I/O here.
+
+use std::sync::Arc;
+
+use pelton_model::{BrokerConfig, Now, ShardId};
+use pelton_shard::{DiskImage, Effect, Event, Shard};
+
+/// A shard's state machine: events in, effects out.
+pub trait Core: Sized + 'static {
+    /// Starts from what is on disk; the error is text for the operator, with cause and remedy.
+    fn start(
+        config: Arc<BrokerConfig>,
+        shard: ShardId,
+        image: DiskImage,
+        seed: u64,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) -> Result<Self, String>;
+
+    /// Takes one event; effects are performed in order.
+    fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>);
+
+    /// Called once per turn, after all its events.
+    fn end_turn(&mut self, now: Now, out: &mut Vec<Effect>);
+
+    /// Monotonic nanoseconds of the next `Tick` wanted.
+    fn deadline(&self) -> Option<u64>;
+}
+
+impl Core for Shard {
+    fn start(
+        config: Arc<BrokerConfig>,
+        shard: ShardId,
+        image: DiskImage,
+        seed: u64,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) -> Result<Shard, String> {
+        Shard::new(config, shard, image, seed, now, out).map_err(|error| error.to_string())
+    }
+
+    fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
+        Shard::handle(self, now, event, out);
+    }
+
+    fn end_turn(&mut self, now: Now, out: &mut Vec<Effect>) {
+        Shard::end_turn(self, now, out);
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        Shard::deadline(self)
+    }
+}

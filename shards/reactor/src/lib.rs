@@ -1,0 +1,33 @@
+//! The only code of a shard that does I/O: sockets, disk, splice, mailboxes between shards, clock, and the loop that
+//! drives [`pelton_shard::Shard`] with events and performs its effects.
+//!
+//! Decides nothing about records: what to write, answer or close is the shard's word. Nothing here may block a shard's
+//! thread (DESIGN section 3). `unsafe` is allowed, each block says why it is sound.
+
+mod buffers;
+mod clock;
+mod context;
+mod core;
+mod driver;
+mod files;
+mod journal;
+mod listen;
+mod log;
+mod mailbox;
+mod meter;
+mod ops;
+mod receive;
+mod ring;
+mod segments;
+mod self_test;
+mod send;
+mod slab;
+mod sockets;
+mod splice;
+mod start;
+
+pub use crate::core::Core;
+pub use crate::log::{Logger, log_to_stderr};
+pub use crate::meter::Counters;
+pub use crate::self_test::{Report, SelfTestError, self_test};
+pub use crate::start::{Running, ShardPlan, StartError, StopError, start, start_core};

@@ -1,0 +1,175 @@
+//! Sending: everything a turn queued for a connection leaves in as few calls as possible, tried at once without waiting;
+//! what the socket does not take waits for it to become writable.
+
+use std::collections::VecDeque;
+use std::os::fd::AsRawFd;
+
+use bytes::{Buf, Bytes};
+use io_uring::{opcode, types};
+use pelton_model::ConnectionId;
+use pelton_shard::{Event, SendPart};
+
+use crate::context::Context;
+use crate::meter;
+use crate::ops::Op;
+use crate::segments::Segments;
+use crate::sockets::{Connection, Sockets};
+
+/// Pieces of one call.
+const PIECES_MAX: usize = 64;
+/// Bytes one connection may send in a turn; the next turn goes on, so that others get their share.
+const TURN_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What became of trying to send.
+pub enum Step {
+    /// That many bytes left.
+    Sent(usize),
+    /// Nothing can be sent until an operation that was started is done.
+    Waits,
+    /// The connection is of no use any more; no reason for ordinary ends.
+    Broken(Option<String>),
+}
+
+impl Sockets {
+    /// Queues parts.
+    pub fn send(&mut self, id: ConnectionId, parts: Vec<SendPart>) {
+        let Some(connection) = self.live(id) else { return };
+        connection.queue.extend(parts.into_iter().filter(|part| part.length() > 0));
+        self.touch(id);
+    }
+
+    /// Sends what the turn queued, and ends connections that are to be closed and have nothing left.
+    pub fn flush(&mut self, context: &mut Context, segments: &mut Segments, splice: bool) {
+        for (id, outcome) in std::mem::take(&mut context.opened) {
+            let Some(connection) = self.finish_op(context, id) else { continue };
+            connection.send_waits = false;
+            match outcome {
+                Ok(()) => self.touch(id),
+                Err(reason) => self.kill(context, id, Some(&reason)),
+            }
+        }
+        for id in std::mem::take(&mut self.dirty) {
+            let Some(connection) = self.connections.get_mut(id.0) else { continue };
+            connection.dirty = false;
+            if connection.dead || connection.send_waits {
+                continue;
+            }
+            self.flush_one(context, segments, splice, id);
+        }
+    }
+
+    fn flush_one(&mut self, context: &mut Context, segments: &mut Segments, splice: bool, id: ConnectionId) {
+        let mut sent = 0;
+        let broken = loop {
+            let Some(connection) = self.connections.get_mut(id.0) else { return };
+            if sent >= TURN_BYTES_MAX {
+                break None;
+            }
+            let step = match connection.queue.front() {
+                None => break None,
+                Some(SendPart::Bytes(_)) => send_bytes(context, connection),
+                Some(SendPart::File { .. }) => {
+                    self.pipes.send_file(context, segments, &self.frames, splice, connection)
+                }
+            };
+            match step {
+                Step::Sent(bytes) => sent += bytes,
+                Step::Waits => break None,
+                Step::Broken(reason) => break Some(reason),
+            }
+        };
+        self.report(context, id, sent);
+        if let Some(reason) = broken {
+            return self.kill(context, id, reason.as_deref());
+        }
+        let Some(connection) = self.live(id) else { return };
+        if connection.send_waits {
+            return;
+        }
+        if !connection.queue.is_empty() {
+            return self.touch(id);
+        }
+        if let Some(reason) = connection.close.take() {
+            self.kill(context, id, Some(&reason));
+        }
+    }
+
+    fn report(&mut self, context: &mut Context, id: ConnectionId, bytes: usize) {
+        if bytes > 0 {
+            meter::add(&context.meter.sent_bytes, bytes as u64);
+            context.events.push_back(Event::Sent { connection: id, bytes });
+        }
+    }
+
+    /// A connection can send again.
+    pub fn handle_writable(&mut self, context: &mut Context, id: ConnectionId) {
+        if let Some(connection) = self.finish_op(context, id) {
+            connection.send_waits = false;
+            self.touch(id);
+        }
+    }
+}
+
+/// Waits until the socket takes bytes.
+pub fn wait_writable(context: &mut Context, connection: &mut Connection) -> Step {
+    let fd = types::Fd(connection.socket.as_raw_fd());
+    let entry = opcode::PollAdd::new(fd, libc::POLLOUT as u32).build();
+    connection.ops += 1;
+    connection.send_waits = true;
+    // SAFETY: names no memory; the connection keeps its socket until `ops` is 0.
+    unsafe { context.start(Op::Writable { connection: connection.id }, |_| entry) };
+    Step::Waits
+}
+
+/// Sends the bytes at the front of the queue, up to the first file range.
+fn send_bytes(context: &mut Context, connection: &mut Connection) -> Step {
+    let mut pieces = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES_MAX];
+    let (mut count, mut total) = (0, 0);
+    for part in connection.queue.iter().take(PIECES_MAX) {
+        let SendPart::Bytes(bytes) = part else { break };
+        pieces[count] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        count += 1;
+        total += bytes.len();
+    }
+    let more = if connection.queue.len() > count { libc::MSG_MORE } else { 0 };
+    // SAFETY: an all-zero msghdr is a valid empty one.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = pieces.as_mut_ptr();
+    message.msg_iovlen = count;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more;
+    // SAFETY: the pieces point into handles that stay in the queue during the call; the kernel only reads them.
+    let sent = unsafe { libc::sendmsg(connection.socket.as_raw_fd(), &message, flags) };
+    meter::add(&context.meter.sends, 1);
+    if sent < 0 {
+        return failed(context, connection, std::io::Error::last_os_error());
+    }
+    let sent = sent as usize;
+    consume(&mut connection.queue, sent);
+    if sent < total {
+        wait_writable(context, connection);
+    }
+    Step::Sent(sent)
+}
+
+/// What a failed send means.
+pub fn failed(context: &mut Context, connection: &mut Connection, error: std::io::Error) -> Step {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EINTR) => wait_writable(context, connection),
+        Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN | libc::ETIMEDOUT) => Step::Broken(None),
+        _ => Step::Broken(Some(format!("sending failed: {error}"))),
+    }
+}
+
+/// Drops `sent` bytes from the front.
+fn consume(queue: &mut VecDeque<SendPart>, mut sent: usize) {
+    while sent > 0 {
+        let Some(SendPart::Bytes(bytes)) = queue.front_mut() else { return };
+        if sent < bytes.len() {
+            bytes.advance(sent);
+            return;
+        }
+        sent -= bytes.len();
+        *bytes = Bytes::new();
+        queue.pop_front();
+    }
+}

@@ -1,0 +1,133 @@
+//! Where each leader epoch of a log begins (KIP-101): a function of the log, kept so that nobody has to scan it.
+
+use pelton_model::{LeaderEpoch, Offset};
+
+use crate::{SnapshotError, SnapshotReader};
+
+/// Epochs and their start offsets, both ascending.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EpochCache {
+    entries: Vec<(LeaderEpoch, Offset)>,
+}
+
+impl EpochCache {
+    /// Records from `start` on are of `epoch`; older or equal epochs change nothing.
+    pub fn assign(&mut self, epoch: LeaderEpoch, start: Offset) {
+        if self.entries.last().is_some_and(|(last, _)| *last >= epoch) {
+            return;
+        }
+        // Epochs that turn out to hold no record give way, as in Kafka's LeaderEpochFileCache.
+        while self.entries.last().is_some_and(|(_, begun)| *begun >= start) {
+            self.entries.pop();
+        }
+        self.entries.push((epoch, start));
+    }
+
+    /// The epoch a record was appended under.
+    pub fn epoch_for_offset(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.entries.iter().rev().find(|(_, start)| *start <= offset).map(|(epoch, _)| *epoch)
+    }
+
+    /// The largest epoch not above `requested`, and where it ends; (-1, -1) if there is none
+    /// (Kafka's `endOffsetFor`).
+    pub fn end_offset_for(&self, requested: i32, log_end_offset: Offset) -> (i32, Offset) {
+        let undefined = (-1, Offset(-1));
+        let Some((latest, _)) = self.entries.last() else { return undefined };
+        if requested < 0 || requested > latest.0 {
+            return undefined;
+        }
+        if requested == latest.0 {
+            return (requested, log_end_offset);
+        }
+        let next = self.entries.iter().position(|(epoch, _)| epoch.0 > requested);
+        match next {
+            // All epochs known are later: the requested one ended where they begin.
+            Some(0) => (requested, self.entries[0].1),
+            Some(next) => (self.entries[next - 1].0.0, self.entries[next].1),
+            None => undefined,
+        }
+    }
+
+    /// The log was cut: nothing at or above `end` remains.
+    pub fn truncate_from_end(&mut self, end: Offset) {
+        self.entries.retain(|(_, start)| *start < end);
+    }
+
+    /// The log now starts at `start`: epochs wholly below are forgotten, the one that reaches over it begins there.
+    pub fn truncate_from_start(&mut self, start: Offset) {
+        let below = self.entries.iter().filter(|(_, begun)| *begun <= start).count();
+        if below > 0 {
+            self.entries.drain(..below - 1);
+            self.entries[0].1 = start;
+        }
+    }
+
+    /// For a checkpoint.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut bytes = vec![1];
+        for (epoch, start) in &self.entries {
+            bytes.extend_from_slice(&epoch.0.to_le_bytes());
+            bytes.extend_from_slice(&start.0.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// From a checkpoint.
+    pub fn restore(bytes: &[u8]) -> Result<EpochCache, SnapshotError> {
+        let mut reader = SnapshotReader(bytes);
+        if reader.take::<1>()? != [1] {
+            return Err(SnapshotError);
+        }
+        let mut cache = EpochCache::default();
+        while !reader.0.is_empty() {
+            cache.entries.push((LeaderEpoch(reader.i32()?), Offset(reader.i64()?)));
+        }
+        Ok(cache)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache() -> EpochCache {
+        let mut cache = EpochCache::default();
+        cache.assign(LeaderEpoch(1), Offset(0));
+        cache.assign(LeaderEpoch(1), Offset(5));
+        cache.assign(LeaderEpoch(3), Offset(10));
+        cache.assign(LeaderEpoch(4), Offset(20));
+        cache
+    }
+
+    #[test]
+    fn end_offsets_are_kafkas() {
+        let cache = cache();
+        assert_eq!(cache.end_offset_for(4, Offset(25)), (4, Offset(25)));
+        assert_eq!(cache.end_offset_for(3, Offset(25)), (3, Offset(20)));
+        assert_eq!(cache.end_offset_for(2, Offset(25)), (1, Offset(10)));
+        assert_eq!(cache.end_offset_for(0, Offset(25)), (0, Offset(0)));
+        assert_eq!(cache.end_offset_for(5, Offset(25)), (-1, Offset(-1)));
+        assert_eq!(cache.end_offset_for(-1, Offset(25)), (-1, Offset(-1)));
+        assert_eq!(EpochCache::default().end_offset_for(0, Offset(0)), (-1, Offset(-1)));
+    }
+
+    #[test]
+    fn an_epoch_without_records_gives_way() {
+        let mut cache = cache();
+        cache.assign(LeaderEpoch(6), Offset(20));
+        assert_eq!(cache.end_offset_for(4, Offset(25)), (3, Offset(20)));
+        assert_eq!(cache.epoch_for_offset(Offset(20)), Some(LeaderEpoch(6)));
+    }
+
+    #[test]
+    fn cuts_on_both_sides_and_a_round_trip() {
+        let mut cache = cache();
+        cache.truncate_from_start(Offset(12));
+        assert_eq!(cache.epoch_for_offset(Offset(12)), Some(LeaderEpoch(3)));
+        assert_eq!(cache.epoch_for_offset(Offset(11)), None);
+        cache.truncate_from_end(Offset(20));
+        assert_eq!(cache.end_offset_for(3, Offset(18)), (3, Offset(18)));
+        assert_eq!(EpochCache::restore(&cache.snapshot()), Ok(cache));
+        assert!(EpochCache::restore(&[1, 2]).is_err());
+    }
+}

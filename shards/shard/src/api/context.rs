@@ -1,0 +1,112 @@
+//! What the metadata APIs look at, and what they have in common.
+
+use pelton_cluster::controller::{Refusal, Refused};
+use pelton_cluster::image::{MetadataImage, PartitionImage};
+use pelton_cluster::record::{MetadataRecord, Replica};
+use pelton_model::{BrokerConfig, BrokerId, ListenerMode, Now, ShardId};
+use pelton_wire::error_code::ErrorCode;
+use pelton_wire::messages::KafkaString;
+
+/// Operations a client may do on a topic where nothing is forbidden, as bits of Kafka's AclOperation: read, write,
+/// create, delete, alter, describe, describe configs, alter configs.
+pub const TOPIC_OPERATIONS: i32 =
+    (1 << 3) | (1 << 4) | (1 << 5) | (1 << 6) | (1 << 7) | (1 << 8) | (1 << 10) | (1 << 11);
+/// The same for the cluster: create, alter, describe, cluster action, describe configs, alter configs, idempotent write.
+pub const CLUSTER_OPERATIONS: i32 = (1 << 5) | (1 << 7) | (1 << 8) | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 12);
+/// "Not asked for".
+pub const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
+
+/// What a handler sees.
+#[derive(Clone, Copy)]
+pub struct ApiContext<'a> {
+    /// The broker's settings.
+    pub config: &'a BrokerConfig,
+    /// The metadata.
+    pub image: &'a MetadataImage,
+    /// This shard.
+    pub shard: ShardId,
+    /// The time.
+    pub now: Now,
+}
+
+/// A change that is decided: records to commit, and the answer once they are.
+pub struct Planned<R> {
+    /// The records; none = nothing changes.
+    pub records: Vec<MetadataRecord>,
+    /// The answer.
+    pub response: R,
+}
+
+/// A broker as clients see it.
+pub struct BrokerView {
+    /// Its id.
+    pub id: i32,
+    /// Its host.
+    pub host: KafkaString,
+    /// Its port.
+    pub port: i32,
+}
+
+impl ApiContext<'_> {
+    /// Every broker of the cluster: one per shard in direct mode, one per node in single mode.
+    pub fn brokers(&self) -> Vec<BrokerView> {
+        let shards = match self.config.mode {
+            ListenerMode::Direct => self.config.shards,
+            ListenerMode::Single => 1,
+        };
+        (0..shards)
+            .map(|shard| BrokerView {
+                id: BrokerId::of(self.config.node_id, ShardId(shard)).0,
+                host: KafkaString::from(self.config.advertised_host.clone()),
+                port: i32::from(self.config.advertised_port) + i32::from(shard),
+            })
+            .collect()
+    }
+
+    /// The broker that has a replica.
+    pub fn broker_id(&self, replica: Replica) -> i32 {
+        let shard = match self.config.mode {
+            ListenerMode::Direct => replica.shard,
+            ListenerMode::Single => ShardId(0),
+        };
+        BrokerId::of(replica.node, shard).0
+    }
+
+    /// A broker that takes administrative requests: every one does, and passes them on.
+    pub fn controller_id(&self) -> i32 {
+        BrokerId::of(self.config.node_id, ShardId(0)).0
+    }
+
+    /// Leader (-1 = none) and replicas of a partition as broker ids.
+    pub fn leader_and_replicas(&self, partition: &PartitionImage) -> (i32, Vec<i32>) {
+        let leader = partition.leader.map_or(-1, |replica| self.broker_id(replica));
+        (leader, partition.replicas.iter().map(|replica| self.broker_id(*replica)).collect())
+    }
+
+    /// The cluster's id.
+    pub fn cluster_id(&self) -> KafkaString {
+        KafkaString::from(self.config.cluster_id.0.clone())
+    }
+}
+
+/// The error code of a refusal.
+pub fn error_code(refusal: Refusal) -> ErrorCode {
+    match refusal {
+        Refusal::InvalidTopic => ErrorCode::InvalidTopicException,
+        Refusal::TopicExists => ErrorCode::TopicAlreadyExists,
+        Refusal::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
+        Refusal::UnknownTopicId => ErrorCode::UnknownTopicId,
+        Refusal::InvalidPartitions => ErrorCode::InvalidPartitions,
+        Refusal::InvalidReplicationFactor => ErrorCode::InvalidReplicationFactor,
+        Refusal::InvalidReplicaAssignment => ErrorCode::InvalidReplicaAssignment,
+        Refusal::InvalidConfig => ErrorCode::InvalidConfig,
+        Refusal::InvalidRequest => ErrorCode::InvalidRequest,
+        Refusal::PolicyViolation => ErrorCode::PolicyViolation,
+        Refusal::DeletionDisabled => ErrorCode::TopicDeletionDisabled,
+    }
+}
+
+/// A refusal as an answer carries it.
+pub fn refused((refusal, text): Refused) -> (i16, Option<KafkaString>) {
+    (error_code(refusal).code(), Some(KafkaString::from(text)))
+}

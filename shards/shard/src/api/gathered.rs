@@ -1,0 +1,262 @@
+//! ListOffsets, DeleteRecords and OffsetForLeaderEpoch: one question per partition, asked here or of the shard that
+//! leads it, and answered together.
+
+use bytes::Bytes;
+use pelton_log::{CommitPoint, LookupStart, ReadToken};
+use pelton_model::{Now, Offset, PartitionKey, ShardId};
+use pelton_wire::error_code::ErrorCode;
+
+use crate::Shard;
+use crate::api::partition::{PartitionAnswer, PartitionOp};
+use crate::connection::RequestRef;
+use crate::effect::Effect;
+use crate::message::{RequestId, ShardMessage};
+use crate::partitions::Route;
+
+/// ListOffsets' special times (KIP-79, KIP-734, KIP-405, KIP-1005).
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+
+/// What encodes the answers of a gathered request.
+pub type GatherShape = Box<dyn FnOnce(&[PartitionAnswer]) -> Bytes + Send>;
+
+/// Who hears of one partition's answer.
+#[derive(Clone, Copy, Debug)]
+pub enum Asker {
+    /// A gathered request of this shard.
+    Here { id: RequestId, index: u32 },
+    /// Another shard.
+    Shard { from: ShardId, id: RequestId, index: u32 },
+}
+
+/// A lookup the log makes from disk.
+#[derive(Debug)]
+pub struct LookupWaiter {
+    asker: Asker,
+}
+
+/// A DeleteRecords whose fact is not on stable storage yet.
+#[derive(Debug)]
+pub struct DeleteWait {
+    commit: CommitPoint,
+    asker: Asker,
+    answer: PartitionAnswer,
+}
+
+impl Shard {
+    /// Asks every partition of a request; `shape` encodes the answers, which come in the order of `asks`.
+    pub(crate) fn gather(
+        &mut self,
+        now: Now,
+        request: RequestRef,
+        asks: Vec<Result<PartitionOp, PartitionAnswer>>,
+        shape: GatherShape,
+        out: &mut Vec<Effect>,
+    ) {
+        if asks.is_empty() {
+            let response = shape(&[]);
+            return self.respond(request, response, out);
+        }
+        let id = self.next_id();
+        self.gather.open(id, request, shape, asks.len());
+        for (index, ask) in asks.into_iter().enumerate() {
+            let index = index as u32;
+            match ask {
+                Err(answer) => self.handle_gather_answer(now, id, index, answer, out),
+                Ok(op) => match self.partitions.route(op.key()) {
+                    Some(Route::Foreign(shard)) if self.serves_foreign() => {
+                        let message = ShardMessage::Partition { id, index, op };
+                        out.push(Effect::ToShard { to: shard, message });
+                    }
+                    _ => self.run_operation(now, Asker::Here { id, index }, op, out),
+                },
+            }
+        }
+    }
+
+    /// Another shard's question about a partition here.
+    pub(crate) fn handle_foreign_operation(
+        &mut self,
+        now: Now,
+        from: ShardId,
+        id: RequestId,
+        index: u32,
+        op: PartitionOp,
+        out: &mut Vec<Effect>,
+    ) {
+        self.run_operation(now, Asker::Shard { from, id, index }, op, out);
+    }
+
+    /// One answer of a gathered request.
+    pub(crate) fn handle_gather_answer(
+        &mut self,
+        _now: Now,
+        id: RequestId,
+        index: u32,
+        answer: PartitionAnswer,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(done) = self.gather.answer(id, index, answer) {
+            let response = (done.shape)(&done.answers);
+            self.respond(done.request, response, out);
+        }
+    }
+
+    /// A lookup from disk is done.
+    pub(crate) fn handle_lookup(
+        &mut self,
+        now: Now,
+        token: ReadToken,
+        found: Result<Option<pelton_log::FoundTimestamp>, String>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(waiter) = self.lookups.remove(&token) else { return };
+        let answer = match found {
+            Ok(found) => found_answer(found),
+            Err(text) => {
+                self.log_error(out, format!("a ListOffsets failed: {text}"));
+                PartitionAnswer::ListOffset {
+                    error: ErrorCode::KafkaStorageError,
+                    timestamp: -1,
+                    offset: -1,
+                    leader_epoch: -1,
+                }
+            }
+        };
+        self.tell(now, waiter.asker, answer, out);
+    }
+
+    /// The log's stable end has moved: DeleteRecords that waited for it are answered.
+    pub(crate) fn advance_deletes(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let flushed = self.storage.flushed();
+        while self.delete_waits.front().is_some_and(|wait| wait.commit <= flushed) {
+            if let Some(wait) = self.delete_waits.pop_front() {
+                self.tell(now, wait.asker, wait.answer, out);
+            }
+        }
+    }
+
+    fn run_operation(&mut self, now: Now, asker: Asker, op: PartitionOp, out: &mut Vec<Effect>) {
+        let Some(slot) = self.partitions.slot(op.key()) else {
+            let error = match self.partitions.route(op.key()) {
+                None => ErrorCode::UnknownTopicOrPartition,
+                Some(_) => ErrorCode::NotLeaderOrFollower,
+            };
+            return self.tell(now, asker, PartitionAnswer::error_for(&op, error), out);
+        };
+        let answer = match op {
+            PartitionOp::ListOffset { timestamp, current_leader_epoch, .. } => {
+                self.list_offset(asker, slot, timestamp, current_leader_epoch, out)
+            }
+            PartitionOp::DeleteRecords { key, offset } => self.delete_records(asker, slot, key, offset),
+            PartitionOp::EpochEnd { leader_epoch, current_leader_epoch, .. } => {
+                Some(self.epoch_end(slot, leader_epoch, current_leader_epoch))
+            }
+        };
+        if let Some(answer) = answer {
+            self.tell(now, asker, answer, out);
+        }
+    }
+
+    fn list_offset(
+        &mut self,
+        asker: Asker,
+        slot: pelton_log::PartitionSlot,
+        timestamp: i64,
+        current_leader_epoch: i32,
+        out: &mut Vec<Effect>,
+    ) -> Option<PartitionAnswer> {
+        let local = self.partitions.local(slot)?;
+        let at = |error, timestamp, offset, leader_epoch| {
+            Some(PartitionAnswer::ListOffset { error, timestamp, offset, leader_epoch })
+        };
+        if let Err(error) = local.state.check_leader_epoch(current_leader_epoch) {
+            return at(error, -1, -1, -1);
+        }
+        let high_watermark = local.state.high_watermark();
+        let start = match timestamp {
+            LATEST => return at(ErrorCode::None, -1, high_watermark.0, local.state.leader_epoch().0),
+            EARLIEST | EARLIEST_LOCAL => {
+                let offset = self.storage.log_start_offset(slot);
+                let epoch = local.epochs.epoch_for_offset(offset).map_or(-1, |epoch| epoch.0);
+                return at(ErrorCode::None, -1, offset.0, epoch);
+            }
+            LATEST_TIERED => return at(ErrorCode::None, -1, -1, -1),
+            MAX_TIMESTAMP => self.storage.start_max_timestamp_lookup(slot, high_watermark, &mut self.disk),
+            timestamp if timestamp >= 0 => {
+                self.storage.start_timestamp_lookup(slot, timestamp, high_watermark, &mut self.disk)
+            }
+            _ => return at(ErrorCode::UnsupportedVersion, -1, -1, -1),
+        };
+        self.emit_disk(out);
+        match start {
+            LookupStart::Ready(found) => Some(found_answer(found)),
+            LookupStart::Pending(token) => {
+                self.lookups.insert(token, LookupWaiter { asker });
+                None
+            }
+        }
+    }
+
+    fn delete_records(
+        &mut self,
+        asker: Asker,
+        slot: pelton_log::PartitionSlot,
+        _key: PartitionKey,
+        offset: i64,
+    ) -> Option<PartitionAnswer> {
+        let high_watermark = self.high_watermark(slot);
+        let offset = if offset == -1 { high_watermark } else { offset };
+        let log_start_offset = self.storage.log_start_offset(slot).0;
+        if offset < 0 || offset > high_watermark {
+            return Some(PartitionAnswer::DeleteRecords { error: ErrorCode::OffsetOutOfRange, low_watermark: -1 });
+        }
+        let low_watermark = offset.max(log_start_offset);
+        let answer = PartitionAnswer::DeleteRecords { error: ErrorCode::None, low_watermark };
+        if offset <= log_start_offset {
+            return Some(answer);
+        }
+        let commit = self.storage.set_log_start_offset(slot, Offset(offset));
+        if let Some(local) = self.partitions.local_mut(slot) {
+            local.epochs.truncate_from_start(Offset(offset));
+        }
+        self.delete_waits.push_back(DeleteWait { commit, asker, answer });
+        None
+    }
+
+    fn epoch_end(
+        &self,
+        slot: pelton_log::PartitionSlot,
+        leader_epoch: i32,
+        current_leader_epoch: i32,
+    ) -> PartitionAnswer {
+        let refuse = |error| PartitionAnswer::EpochEnd { error, leader_epoch: -1, end_offset: -1 };
+        let Some(local) = self.partitions.local(slot) else { return refuse(ErrorCode::NotLeaderOrFollower) };
+        if let Err(error) = local.state.check_leader_epoch(current_leader_epoch) {
+            return refuse(error);
+        }
+        let (leader_epoch, end) = local.epochs.end_offset_for(leader_epoch, self.storage.log_end_offset(slot));
+        PartitionAnswer::EpochEnd { error: ErrorCode::None, leader_epoch, end_offset: end.0 }
+    }
+
+    fn tell(&mut self, now: Now, asker: Asker, answer: PartitionAnswer, out: &mut Vec<Effect>) {
+        match asker {
+            Asker::Here { id, index } => self.handle_gather_answer(now, id, index, answer, out),
+            Asker::Shard { from, id, index } => {
+                out.push(Effect::ToShard {
+                    to: from,
+                    message: ShardMessage::PartitionDone { id, index, answer },
+                });
+            }
+        }
+    }
+}
+
+fn found_answer(found: Option<pelton_log::FoundTimestamp>) -> PartitionAnswer {
+    let (timestamp, offset, leader_epoch) =
+        found.map_or((-1, -1, -1), |f| (f.timestamp_ms, f.offset.0, f.leader_epoch.0));
+    PartitionAnswer::ListOffset { error: ErrorCode::None, timestamp, offset, leader_epoch }
+}

@@ -1,0 +1,201 @@
+//! Changes of metadata. Shard 0 decides them one at a time: plan against the image, put the records on stable storage,
+//! apply them on every shard, and only then answer, so that whoever is told "created" finds leaders that serve.
+//! Here the node is a quorum of one; the quorum of several nodes takes the place of `commit` later.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use pelton_cluster::record::MetadataRecord;
+use pelton_log::CommitPoint;
+use pelton_model::{Now, ShardId};
+
+use crate::Shard;
+use crate::connection::RequestRef;
+use crate::effect::Effect;
+use crate::message::{RequestId, ShardMessage};
+
+/// Who asked for a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ControlOrigin {
+    /// A client of this shard.
+    Client(RequestRef),
+    /// Another shard.
+    Shard(ShardId, RequestId),
+    /// A Metadata request of this shard that names topics to create.
+    AutoCreate(RequestId),
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub enum ControlRequest {
+    /// A client's request: the frame without its length.
+    Frame(Bytes),
+    /// Create these topics with the defaults.
+    AutoCreate(Vec<String>),
+}
+
+/// What follows from a request.
+pub struct ControlPlan {
+    /// Records to commit; none = nothing changes.
+    pub records: Vec<MetadataRecord>,
+    /// The client's answer once they are applied; empty for `AutoCreate`.
+    pub response: Bytes,
+}
+
+struct InFlight {
+    origin: ControlOrigin,
+    response: Bytes,
+    commit: CommitPoint,
+    offset: u64,
+    records: Vec<MetadataRecord>,
+    applied_here: bool,
+    waiting: BTreeSet<ShardId>,
+}
+
+/// The controller's queue. Empty on every shard but 0.
+#[derive(Default)]
+pub struct Control {
+    queue: VecDeque<(ControlOrigin, ControlRequest)>,
+    in_flight: Option<InFlight>,
+}
+
+/// Shard 0 decides.
+pub const CONTROLLER: ShardId = ShardId(0);
+
+impl Shard {
+    /// Takes a request to the controller, wherever it is.
+    pub(crate) fn ask_controller(
+        &mut self,
+        now: Now,
+        request: RequestRef,
+        frame: Bytes,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.id == CONTROLLER {
+            self.enqueue_control(now, ControlOrigin::Client(request), ControlRequest::Frame(frame), out);
+        } else {
+            let id = self.next_id();
+            self.control_asked.insert(id, request);
+            out.push(Effect::ToShard { to: CONTROLLER, message: ShardMessage::Control { id, frame } });
+        }
+    }
+
+    /// Has topics created; `handle_auto_created` follows with `id`.
+    pub(crate) fn ask_auto_create(
+        &mut self,
+        now: Now,
+        id: RequestId,
+        topics: Vec<String>,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.id == CONTROLLER {
+            self.enqueue_control(now, ControlOrigin::AutoCreate(id), ControlRequest::AutoCreate(topics), out);
+        } else {
+            out.push(Effect::ToShard { to: CONTROLLER, message: ShardMessage::AutoCreate { id, topics } });
+        }
+    }
+
+    /// Queues a request on the controller.
+    pub(crate) fn enqueue_control(
+        &mut self,
+        now: Now,
+        origin: ControlOrigin,
+        request: ControlRequest,
+        out: &mut Vec<Effect>,
+    ) {
+        self.control.queue.push_back((origin, request));
+        self.run_control(now, out);
+    }
+
+    fn run_control(&mut self, now: Now, out: &mut Vec<Effect>) {
+        while self.control.in_flight.is_none() {
+            let Some((origin, request)) = self.control.queue.pop_front() else { return };
+            let plan = self.plan_control(now, &request);
+            if plan.records.is_empty() {
+                self.finish_control(now, origin, plan.response, out);
+                continue;
+            }
+            let offset = self.image.applied_offset() + 1;
+            let encoded = pelton_cluster::record::encode_batch(offset, &plan.records);
+            let commit = self.storage.append_metadata(Bytes::from(encoded));
+            self.control.in_flight = Some(InFlight {
+                origin,
+                response: plan.response,
+                commit,
+                offset,
+                records: plan.records,
+                applied_here: false,
+                waiting: BTreeSet::new(),
+            });
+        }
+    }
+
+    /// The log's stable end has moved: apply what is now committed.
+    pub(crate) fn advance_control(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let flushed = self.storage.flushed();
+        let Some(in_flight) = &mut self.control.in_flight else { return };
+        if in_flight.applied_here || in_flight.commit > flushed {
+            return;
+        }
+        in_flight.applied_here = true;
+        let (offset, records) = (in_flight.offset, std::mem::take(&mut in_flight.records));
+        in_flight.waiting = (1..self.config.shards).map(ShardId).collect();
+        let encoded: Vec<Bytes> = records.iter().map(|record| Bytes::from(record.encode())).collect();
+        for shard in in_flight.waiting.clone() {
+            let message = ShardMessage::MetadataUpdate { offset, records: encoded.clone() };
+            out.push(Effect::ToShard { to: shard, message });
+        }
+        self.apply_metadata(now, offset, &records, out);
+        self.try_finish_control(now, out);
+    }
+
+    /// Another shard serves what was committed up to `offset`.
+    pub(crate) fn handle_metadata_applied(
+        &mut self,
+        now: Now,
+        from: ShardId,
+        offset: u64,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(in_flight) = &mut self.control.in_flight
+            && in_flight.offset <= offset
+        {
+            in_flight.waiting.remove(&from);
+        }
+        self.try_finish_control(now, out);
+    }
+
+    fn try_finish_control(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let done = matches!(&self.control.in_flight, Some(f) if f.applied_here && f.waiting.is_empty());
+        if done && let Some(in_flight) = self.control.in_flight.take() {
+            self.finish_control(now, in_flight.origin, in_flight.response, out);
+            self.run_control(now, out);
+        }
+    }
+
+    /// The log failed: nothing can be decided any more.
+    pub(crate) fn fail_control(&mut self, out: &mut Vec<Effect>) {
+        if let Some(in_flight) = &self.control.in_flight
+            && !in_flight.applied_here
+            && let ControlOrigin::Client(request) = in_flight.origin
+        {
+            let reason = "the metadata log cannot be written".to_string();
+            self.close_connection(request.connection, reason, out);
+        }
+    }
+
+    fn finish_control(&mut self, now: Now, origin: ControlOrigin, response: Bytes, out: &mut Vec<Effect>) {
+        match origin {
+            ControlOrigin::Client(request) => self.respond(request, response, out),
+            ControlOrigin::AutoCreate(id) => self.handle_auto_created(now, id, out),
+            ControlOrigin::Shard(to, id) => {
+                let message = if response.is_empty() {
+                    ShardMessage::AutoCreateDone { id }
+                } else {
+                    ShardMessage::ControlDone { id, response }
+                };
+                out.push(Effect::ToShard { to, message });
+            }
+        }
+    }
+}

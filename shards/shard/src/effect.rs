@@ -1,0 +1,71 @@
+//! What a shard wants done: the output of [`crate::Shard::handle`], performed by the reactor or the simulator, in order.
+
+use bytes::Bytes;
+use pelton_log::disk::{DiskEffect, SegmentFile};
+use pelton_model::{ConnectionId, ShardId};
+
+use crate::message::ShardMessage;
+
+/// How to receive next.
+#[derive(Clone, Debug)]
+pub enum ReceiveMode {
+    /// Whatever comes, up to a pooled buffer of 64 KiB.
+    Any,
+    /// Exactly `length` bytes in one buffer of which `prefix` has already arrived (it is put in front):
+    /// the rest of a frame whose length is known. Delivered only when complete.
+    Frame { prefix: Bytes, length: usize },
+}
+
+/// A piece of an answer.
+#[derive(Clone, Debug)]
+pub enum SendPart {
+    /// Bytes in memory.
+    Bytes(Bytes),
+    /// A range of a segment, immutable once named here, moved from disk to socket.
+    File { file: SegmentFile, position: u64, length: usize },
+}
+
+impl SendPart {
+    /// Length in bytes.
+    pub fn length(&self) -> usize {
+        match self {
+            SendPart::Bytes(bytes) => bytes.len(),
+            SendPart::File { length, .. } => *length,
+        }
+    }
+}
+
+/// One thing to do.
+#[derive(Debug)]
+pub enum Effect {
+    /// Receive once on this connection; at most one is outstanding per connection.
+    Receive { connection: ConnectionId, mode: ReceiveMode },
+    /// Queue these parts behind what is already queued for the connection. Every byte is reported by `Sent`
+    /// (partial reports allowed) unless the connection closes.
+    Send { connection: ConnectionId, parts: Vec<SendPart> },
+    /// Close once everything queued is sent; `reason` is for the log. `Closed` follows.
+    Close { connection: ConnectionId, reason: String },
+    /// A disk operation; `Event::Disk` follows with its ticket.
+    Disk(DiskEffect),
+    /// Hand a message to another shard of this process; never dropped, order kept per pair.
+    ToShard { to: ShardId, message: ShardMessage },
+    /// The shard has recovered and knows its partitions: open the listener.
+    Ready,
+    /// Something an operator should know.
+    Log { level: LogLevel, text: String },
+    /// Everything is on disk; nothing follows.
+    Stopped,
+    /// The shard cannot go on safely (its own state is in doubt); the process must end with this text.
+    Fatal { text: String },
+}
+
+/// Weight of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogLevel {
+    /// Normal.
+    Info,
+    /// Needs a look.
+    Warn,
+    /// Something failed.
+    Error,
+}

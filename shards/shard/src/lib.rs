@@ -1,0 +1,30 @@
+//! One core's broker as a state machine: events in, effects out. Kafka's APIs, purgatory, sessions, and the glue between
+//! log, replica, cluster and group, which do not know each other.
+//!
+//! No I/O, no clock, no randomness, no async: the simulator runs this same code.
+#![forbid(unsafe_code)]
+
+pub mod acks;
+pub mod api;
+mod append;
+pub mod connection;
+mod control;
+pub mod effect;
+pub mod event;
+mod fetch_operation;
+pub mod fetch_session;
+mod fetching;
+mod gather;
+pub mod message;
+mod metadata;
+mod partitions;
+mod producing;
+pub mod purgatory;
+mod shard;
+mod snapshot;
+
+pub use effect::{Effect, LogLevel, ReceiveMode, SendPart};
+pub use event::Event;
+pub use message::ShardMessage;
+pub use pelton_log::{DiskImage, RecoveryError};
+pub use shard::{Shard, StartError};

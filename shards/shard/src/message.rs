@@ -1,0 +1,74 @@
+//! What shards of one process tell each other. Values move; nothing is shared. Order is kept per pair of shards.
+
+use bytes::Bytes;
+use pelton_model::{Offset, PartitionKey};
+
+use crate::api::partition::{PartitionAnswer, PartitionOp};
+
+/// Names a request of one shard that another one answers; chosen by the asking shard.
+pub type RequestId = u64;
+
+/// One message.
+#[derive(Debug)]
+pub enum ShardMessage {
+    /// Shard 0's whole metadata image, encoded; the first thing every other shard hears.
+    MetadataSnapshot { snapshot: Bytes },
+    /// Committed metadata records, encoded with their offset; answered by `MetadataApplied`.
+    MetadataUpdate { offset: u64, records: Vec<Bytes> },
+    /// The sender serves what follows from every record up to `offset`.
+    MetadataApplied { offset: u64 },
+    /// A client's request that only shard 0 may decide: the whole frame without its length.
+    Control { id: RequestId, frame: Bytes },
+    /// The answer to `Control`, ready to send.
+    ControlDone { id: RequestId, response: Bytes },
+    /// Create these topics with the defaults if they do not exist (KIP-361); answered when all shards know them.
+    AutoCreate { id: RequestId, topics: Vec<String> },
+    /// The answer to `AutoCreate`, whatever became of each topic.
+    AutoCreateDone { id: RequestId },
+    /// Append these batches to partitions of the receiver.
+    Produce { id: RequestId, acks: i16, parts: Vec<ProducePart> },
+    /// The answer to `Produce`, once its acks condition holds.
+    ProduceDone { id: RequestId, results: Vec<(u32, PartitionAnswer)> },
+    /// Read partitions of the receiver now, without waiting.
+    Fetch { id: RequestId, parts: Vec<FetchPart>, response_bytes_max: usize },
+    /// The answer to `Fetch`; records come as bytes.
+    FetchDone { id: RequestId, results: Vec<(u32, PartitionAnswer)> },
+    /// Say once when the high watermark of any of these is above the offset beside it.
+    Watch { id: RequestId, parts: Vec<(PartitionKey, Offset)> },
+    /// The answer to `Watch`.
+    WatchFired { id: RequestId },
+    /// Forget a watch; it may still fire.
+    Unwatch { id: RequestId },
+    /// One operation on one partition of the receiver.
+    Partition { id: RequestId, index: u32, op: PartitionOp },
+    /// The answer to `Partition`.
+    PartitionDone { id: RequestId, index: u32, answer: PartitionAnswer },
+}
+
+/// One partition's share of a produce request.
+#[derive(Debug)]
+pub struct ProducePart {
+    /// Its place in the request.
+    pub index: u32,
+    /// The partition.
+    pub key: PartitionKey,
+    /// One record batch.
+    pub records: Bytes,
+}
+
+/// One partition's share of a fetch request.
+#[derive(Clone, Debug)]
+pub struct FetchPart {
+    /// Its place in the request.
+    pub index: u32,
+    /// The partition.
+    pub key: PartitionKey,
+    /// First offset wanted.
+    pub fetch_offset: Offset,
+    /// The client's idea of the leader epoch; negative = none.
+    pub current_leader_epoch: i32,
+    /// Epoch of the last record the client holds (KIP-595 divergence); negative = none.
+    pub last_fetched_epoch: i32,
+    /// Cap of this partition's bytes.
+    pub partition_bytes_max: usize,
+}

@@ -1,0 +1,142 @@
+//! The partitions a shard knows: where each one is led, and the state of those led here. Rebuilt from the metadata
+//! image; holds no log bytes.
+
+use std::collections::BTreeMap;
+
+use pelton_log::PartitionSlot;
+use pelton_model::{PartitionKey, ShardId, TopicConfig, TopicId};
+use pelton_replica::epochs::EpochCache;
+use pelton_replica::partition::Partition;
+use pelton_replica::producers::Producers;
+
+/// Where a partition is led.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// By this shard.
+    Local(PartitionSlot),
+    /// By another shard of this process.
+    Foreign(ShardId),
+    /// By nobody now.
+    Leaderless,
+}
+
+/// A topic as requests look it up.
+pub struct TopicRoute {
+    /// Its id.
+    pub id: TopicId,
+    /// Its name.
+    pub name: String,
+    /// By partition index.
+    pub partitions: Vec<Route>,
+}
+
+/// A partition led here.
+pub struct LocalPartition {
+    /// Leader state: high watermark, epochs.
+    pub state: Partition,
+    /// Idempotent producers.
+    pub producers: Producers,
+    /// Leader epochs of the log.
+    pub epochs: EpochCache,
+    /// The topic's settings.
+    pub config: TopicConfig,
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct Partitions {
+    topics: Vec<Option<TopicRoute>>,
+    by_name: BTreeMap<String, usize>,
+    by_id: BTreeMap<TopicId, usize>,
+    local: Vec<Option<LocalPartition>>,
+}
+
+impl Partitions {
+    /// A topic by name.
+    pub fn topic_by_name(&self, name: &str) -> Option<&TopicRoute> {
+        self.by_name.get(name).and_then(|index| self.topics[*index].as_ref())
+    }
+
+    /// A topic by id.
+    pub fn topic_by_id(&self, id: TopicId) -> Option<&TopicRoute> {
+        self.by_id.get(&id).and_then(|index| self.topics[*index].as_ref())
+    }
+
+    /// Where a partition is led; none if it does not exist.
+    pub fn route(&self, key: PartitionKey) -> Option<Route> {
+        let index = usize::try_from(key.partition).ok()?;
+        self.topic_by_id(key.topic_id)?.partitions.get(index).copied()
+    }
+
+    /// The slot of a partition led here.
+    pub fn slot(&self, key: PartitionKey) -> Option<PartitionSlot> {
+        match self.route(key)? {
+            Route::Local(slot) => Some(slot),
+            _ => None,
+        }
+    }
+
+    /// A partition led here.
+    pub fn local(&self, slot: PartitionSlot) -> Option<&LocalPartition> {
+        self.local.get(slot.0 as usize)?.as_ref()
+    }
+
+    /// A partition led here.
+    pub fn local_mut(&mut self, slot: PartitionSlot) -> Option<&mut LocalPartition> {
+        self.local.get_mut(slot.0 as usize)?.as_mut()
+    }
+
+    /// Every partition led here.
+    pub fn locals(&self) -> impl Iterator<Item = (PartitionSlot, &LocalPartition)> {
+        self.local.iter().enumerate().filter_map(|(slot, local)| Some((PartitionSlot(slot as u32), local.as_ref()?)))
+    }
+
+    /// Enters the state of a partition led here.
+    pub fn insert_local(&mut self, slot: PartitionSlot, local: LocalPartition) {
+        let index = slot.0 as usize;
+        if self.local.len() <= index {
+            self.local.resize_with(index + 1, || None);
+        }
+        self.local[index] = Some(local);
+    }
+
+    /// Enters or replaces a topic.
+    pub fn set_topic(&mut self, route: TopicRoute) {
+        let index = match self.by_id.get(&route.id) {
+            Some(index) => *index,
+            None => {
+                self.topics.push(None);
+                self.topics.len() - 1
+            }
+        };
+        self.by_id.insert(route.id, index);
+        self.by_name.insert(route.name.clone(), index);
+        self.topics[index] = Some(route);
+    }
+
+    /// Forgets a topic; the slots of its partitions that were led here.
+    pub fn remove_topic(&mut self, id: TopicId) -> Vec<PartitionSlot> {
+        let Some(index) = self.by_id.remove(&id) else { return Vec::new() };
+        let Some(route) = self.topics[index].take() else { return Vec::new() };
+        if self.by_name.get(&route.name) == Some(&index) {
+            self.by_name.remove(&route.name);
+        }
+        let slots: Vec<PartitionSlot> = route
+            .partitions
+            .iter()
+            .filter_map(|route| match route {
+                Route::Local(slot) => Some(*slot),
+                _ => None,
+            })
+            .collect();
+        for slot in &slots {
+            self.local[slot.0 as usize] = None;
+        }
+        slots
+    }
+
+    /// Ids of all topics known.
+    pub fn topic_ids(&self) -> Vec<TopicId> {
+        self.by_id.keys().copied().collect()
+    }
+}

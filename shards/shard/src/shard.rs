@@ -1,0 +1,484 @@
+//! The shard itself: takes events, hands each to the part that deals with it, and ends turns.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pelton_cluster::image::MetadataImage;
+use pelton_log::disk::DiskEffect;
+use pelton_log::{DiskImage, Progress, RecoveredPartition, RecoveryError, Storage, StorageConfig};
+use pelton_model::{BrokerConfig, ConnectionId, Now, PartitionKey, Prng, ShardId};
+use pelton_wire::error_code::ErrorCode;
+
+use crate::acks::Acks;
+use crate::api::gathered::GatherShape;
+use crate::connection::{Connection, NextFrame, ReceiveBudget, RequestRef};
+use crate::control::{Control, ControlOrigin, ControlRequest};
+use crate::effect::{Effect, LogLevel, SendPart};
+use crate::event::Event;
+use crate::fetch_session::FetchSessions;
+use crate::fetching::Fetches;
+use crate::gather::Gather;
+use crate::message::{RequestId, ShardMessage};
+use crate::partitions::Partitions;
+use crate::producing::{Blocked, ProduceOrigin};
+use crate::snapshot::Snapshot;
+
+/// Between two looks for produce requests past their deadline, nanoseconds.
+const PRODUCE_SWEEP_NS: u64 = 1_000_000_000;
+
+/// Requests arriving at one time may take this much memory, bytes (`queued.max.request.bytes`).
+const RECEIVE_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Why a shard cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its log does not allow it.
+    #[error("{0}")]
+    Recovery(#[from] RecoveryError),
+    /// Its metadata does not parse.
+    #[error("the metadata in the checkpoint is damaged: {0}; restore the data directory from a backup")]
+    Metadata(String),
+}
+
+/// One core's broker.
+pub struct Shard {
+    pub(crate) config: Arc<BrokerConfig>,
+    pub(crate) id: ShardId,
+    pub(crate) image: MetadataImage,
+    pub(crate) storage: Storage,
+    pub(crate) partitions: Partitions,
+    pub(crate) connections: BTreeMap<ConnectionId, Connection>,
+    pub(crate) sessions: FetchSessions,
+    pub(crate) acks: Acks<ProduceOrigin>,
+    pub(crate) fetches: Fetches,
+    pub(crate) gather: Gather<GatherShape>,
+    pub(crate) lookups: BTreeMap<pelton_log::ReadToken, crate::api::gathered::LookupWaiter>,
+    pub(crate) delete_waits: VecDeque<crate::api::gathered::DeleteWait>,
+    pub(crate) control: Control,
+    pub(crate) control_asked: BTreeMap<RequestId, RequestRef>,
+    pub(crate) metadata_waiting: BTreeMap<RequestId, (RequestRef, Bytes)>,
+    pub(crate) produce_asked: BTreeMap<RequestId, u64>,
+    pub(crate) blocked: VecDeque<Blocked>,
+    pub(crate) unblocking: bool,
+    to_pump: Vec<ConnectionId>,
+    receive_budget: ReceiveBudget,
+    wanting_memory: VecDeque<ConnectionId>,
+    pub(crate) recovered: BTreeMap<PartitionKey, RecoveredPartition>,
+    pub(crate) producer_ids: crate::api::init_producer_id::ProducerIdBlock,
+    pub(crate) prng: Prng,
+    pub(crate) disk: Vec<DiskEffect>,
+    pub(crate) progress: Progress,
+    pub(crate) ready: bool,
+    pub(crate) stopping: bool,
+    log_stopping: bool,
+    stopped: bool,
+    next_id: u64,
+    sweep_connections_ns: Option<u64>,
+    sweep_produces_ns: Option<u64>,
+}
+
+impl Shard {
+    /// A shard that starts from what is on its disk. `seed` makes session and topic ids differ between runs.
+    pub fn new(
+        config: Arc<BrokerConfig>,
+        id: ShardId,
+        image: DiskImage,
+        seed: u64,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) -> Result<Shard, StartError> {
+        let storage = storage_config(&config);
+        Shard::with_storage(config, id, storage, image, seed, now, out)
+    }
+
+    /// As `new`, with a fault on purpose.
+    #[cfg(feature = "sabotage")]
+    pub fn with_sabotage(
+        config: Arc<BrokerConfig>,
+        id: ShardId,
+        image: DiskImage,
+        seed: u64,
+        now: Now,
+        sabotage: Option<pelton_log::Sabotage>,
+        out: &mut Vec<Effect>,
+    ) -> Result<Shard, StartError> {
+        let storage = StorageConfig { sabotage, ..storage_config(&config) };
+        Shard::with_storage(config, id, storage, image, seed, now, out)
+    }
+
+    fn with_storage(
+        config: Arc<BrokerConfig>,
+        id: ShardId,
+        storage: StorageConfig,
+        image: DiskImage,
+        seed: u64,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) -> Result<Shard, StartError> {
+        let mut prng = Prng::new(seed);
+        let (storage, recovered) = Storage::recover(storage, image, now)?;
+        let sessions = FetchSessions::new(config.fetch_sessions_max, prng.next_u64());
+        let mut shard = Shard {
+            config,
+            id,
+            image: MetadataImage::default(),
+            storage,
+            partitions: Partitions::default(),
+            connections: BTreeMap::new(),
+            sessions,
+            acks: Acks::default(),
+            fetches: Fetches::default(),
+            gather: Gather::default(),
+            lookups: BTreeMap::new(),
+            delete_waits: VecDeque::new(),
+            control: Control::default(),
+            control_asked: BTreeMap::new(),
+            metadata_waiting: BTreeMap::new(),
+            produce_asked: BTreeMap::new(),
+            blocked: VecDeque::new(),
+            unblocking: false,
+            to_pump: Vec::new(),
+            receive_budget: ReceiveBudget::new(RECEIVE_BYTES_MAX),
+            wanting_memory: VecDeque::new(),
+            recovered: BTreeMap::new(),
+            producer_ids: Default::default(),
+            prng,
+            disk: Vec::new(),
+            progress: Progress::default(),
+            ready: false,
+            stopping: false,
+            log_stopping: false,
+            stopped: false,
+            next_id: 0,
+            sweep_connections_ns: None,
+            sweep_produces_ns: None,
+        };
+        let report = recovered.report();
+        out.push(Effect::Log { level: LogLevel::Info, text: format!("shard {}: {report}", id.0) });
+        shard.recovered = recovered.partitions.into_iter().map(|p| (p.key, p)).collect();
+        if id == crate::control::CONTROLLER {
+            let image =
+                recover_image(recovered.metadata_snapshot, &recovered.metadata_records).map_err(StartError::Metadata)?;
+            shard.install_image(now, image, out);
+            shard.spread_image(out);
+        }
+        Ok(shard)
+    }
+
+    /// Takes one event. Effects are to be performed in the order they are pushed.
+    pub fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
+        match event {
+            Event::Accepted { connection, peer } => self.handle_accepted(now, connection, peer, out),
+            Event::Received { connection, bytes } => {
+                if let Some(state) = self.connections.get_mut(&connection) {
+                    state.handle_received(now, bytes);
+                    let reserved = state.take_reserved();
+                    self.give_back_memory(reserved);
+                    self.pump(now, connection, out);
+                }
+            }
+            Event::Sent { connection, bytes } => {
+                if let Some(state) = self.connections.get_mut(&connection) {
+                    state.handle_sent(now, bytes);
+                    self.pump(now, connection, out);
+                }
+            }
+            Event::Closed { connection } => self.handle_closed(connection, out),
+            Event::Disk(done) => {
+                self.storage.handle(now, done, &mut self.disk, &mut self.progress);
+                self.emit_disk(out);
+                self.handle_progress(now, out);
+            }
+            Event::FromShard { from, message } => self.handle_message(now, from, message, out),
+            Event::Tick => self.handle_tick(now, out),
+            Event::Stop => self.handle_stop(now, out),
+        }
+        while let Some(connection) = self.to_pump.pop() {
+            self.pump(now, connection, out);
+        }
+    }
+
+    /// Ends a turn: once after all events that came together, so that their writes go together.
+    pub fn end_turn(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.stopped {
+            return;
+        }
+        if self.stopping && !self.log_stopping && self.acks.is_empty() {
+            self.log_stopping = true;
+            let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+            for id in ids {
+                self.close_connection(id, "the broker stops".to_string(), out);
+            }
+            self.storage.clean_stop();
+        }
+        let snapshot = Snapshot { partitions: &self.partitions, image: &self.image, recovered: &self.recovered };
+        self.storage.end_turn(now, &snapshot, &mut self.disk);
+        self.emit_disk(out);
+        self.sweep_produces_ns = match (self.acks.is_empty(), self.sweep_produces_ns) {
+            (true, _) => None,
+            (false, None) => Some(now.monotonic_ns + PRODUCE_SWEEP_NS),
+            (false, sweep) => sweep,
+        };
+    }
+
+    /// When the next `Tick` is wanted, on the monotonic clock; none = only when something happens.
+    pub fn deadline(&self) -> Option<u64> {
+        [self.storage.deadline(), self.fetches.deadline(), self.sweep_connections_ns, self.sweep_produces_ns]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// A name no other request or operation of this shard has.
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    pub(crate) fn emit_disk(&mut self, out: &mut Vec<Effect>) {
+        out.extend(self.disk.drain(..).map(Effect::Disk));
+    }
+
+    pub(crate) fn log_error(&self, out: &mut Vec<Effect>, text: String) {
+        out.push(Effect::Log { level: LogLevel::Error, text: format!("shard {}: {text}", self.id.0) });
+    }
+
+    /// Answers a request; an empty response is a request that gets none.
+    pub(crate) fn respond(&mut self, request: RequestRef, response: Bytes, out: &mut Vec<Effect>) {
+        let parts = if response.is_empty() { Vec::new() } else { vec![SendPart::Bytes(response)] };
+        self.respond_parts(request, parts, out);
+    }
+
+    /// Answers a request with several parts.
+    pub(crate) fn respond_parts(
+        &mut self,
+        request: RequestRef,
+        parts: Vec<SendPart>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(connection) = self.connections.get_mut(&request.connection) else { return };
+        connection.fill(request.sequence, parts, out);
+        if connection.wants_pump() {
+            self.to_pump.push(request.connection);
+        }
+    }
+
+    pub(crate) fn close_connection(&mut self, id: ConnectionId, reason: String, out: &mut Vec<Effect>) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            let reason = format!("{}: {reason}", connection.peer);
+            connection.close(reason, out);
+        }
+    }
+
+    fn handle_accepted(&mut self, now: Now, id: ConnectionId, peer: String, out: &mut Vec<Effect>) {
+        let full = self.connections.len() >= self.config.connections_max;
+        let mut connection = Connection::new(id, peer, now);
+        if full || self.stopping {
+            let reason = format!("max.connections = {} is reached", self.config.connections_max);
+            connection.close(reason, out);
+        } else {
+            connection.receive_more(now, &mut self.receive_budget, out);
+        }
+        let expiry = connection.expiry(self.config.request_receive_timeout_ms, self.config.connection_idle_ms).0;
+        self.connections.insert(id, connection);
+        self.sweep_connections_ns = Some(self.sweep_connections_ns.map_or(expiry, |ns| ns.min(expiry)));
+    }
+
+    fn handle_closed(&mut self, id: ConnectionId, out: &mut Vec<Effect>) {
+        if let Some(mut connection) = self.connections.remove(&id) {
+            self.give_back_memory(connection.take_reserved());
+        }
+        self.drop_fetches_of(id, out);
+    }
+
+    fn give_back_memory(&mut self, bytes: usize) {
+        self.receive_budget.give_back(bytes);
+        if bytes > 0 {
+            self.to_pump.extend(self.wanting_memory.drain(..));
+        }
+    }
+
+    /// Deals with every whole frame of a connection, then asks for more bytes.
+    pub(crate) fn pump(&mut self, now: Now, id: ConnectionId, out: &mut Vec<Effect>) {
+        while !self.stopping {
+            let Some(connection) = self.connections.get_mut(&id) else { return };
+            match connection.next_frame() {
+                NextFrame::Frame(frame) => {
+                    let request = connection.reserve();
+                    self.handle_request(now, request, frame, out);
+                }
+                NextFrame::None => break,
+                NextFrame::Broken(reason) => return self.close_connection(id, reason, out),
+            }
+        }
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if !connection.receive_more(now, &mut self.receive_budget, out) {
+            self.wanting_memory.push_back(id);
+        }
+        if connection.has_begun_frame() {
+            let limit = now.after_ms(self.config.request_receive_timeout_ms);
+            self.sweep_connections_ns = Some(self.sweep_connections_ns.map_or(limit, |ns| ns.min(limit)));
+        }
+    }
+
+    fn handle_progress(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let progress = std::mem::take(&mut self.progress);
+        for slot in &progress.advanced {
+            self.advance_partition(now, *slot, out);
+        }
+        for (token, plan) in progress.reads {
+            self.handle_read(now, token, plan, out);
+        }
+        for (token, found) in progress.lookups {
+            self.handle_lookup(now, token, found, out);
+        }
+        self.advance_control(now, out);
+        self.advance_deletes(now, out);
+        if let Some(text) = progress.no_space {
+            self.log_error(out, format!("{text}; nothing acknowledged is lost, appends are refused when the journal is full"));
+        }
+        if let Some(text) = progress.failed {
+            self.handle_storage_failure(now, &text, out);
+        }
+        if progress.space_freed && !self.blocked.is_empty() {
+            self.run_blocked(now, out);
+        }
+        if progress.stopped && !self.stopped {
+            self.stopped = true;
+            out.push(Effect::Stopped);
+        }
+    }
+
+    fn advance_partition(&mut self, now: Now, slot: pelton_log::PartitionSlot, out: &mut Vec<Effect>) {
+        let (written, flushed) = (self.storage.written_end_offset(slot), self.storage.flushed_end_offset(slot));
+        let Some(local) = self.partitions.local_mut(slot) else { return };
+        let before = local.state.high_watermark();
+        local.state.handle_log_progress(written, flushed, local.config.flush_every_append());
+        let high_watermark = local.state.high_watermark();
+        if high_watermark > before {
+            let mut done = Vec::new();
+            self.acks.advance(slot, high_watermark.0, &mut done);
+            self.finish_produces(done, out);
+            self.wake_fetches(now, slot, out);
+        }
+    }
+
+    /// The device failed: whoever waits for it hears so, and nothing in that window was acknowledged.
+    fn handle_storage_failure(&mut self, now: Now, text: &str, out: &mut Vec<Effect>) {
+        self.log_error(out, text.to_string());
+        let slots: Vec<_> = self.partitions.locals().map(|(slot, _)| slot).collect();
+        let mut done = Vec::new();
+        for slot in slots {
+            self.acks.fail(slot, ErrorCode::KafkaStorageError, text, &mut done);
+        }
+        self.finish_produces(done, out);
+        self.fail_control(out);
+        self.run_blocked(now, out);
+    }
+
+    fn handle_message(&mut self, now: Now, from: ShardId, message: ShardMessage, out: &mut Vec<Effect>) {
+        match message {
+            ShardMessage::MetadataSnapshot { snapshot } => self.handle_metadata_snapshot(now, &snapshot, out),
+            ShardMessage::MetadataUpdate { offset, records } => {
+                self.handle_metadata_update(now, offset, &records, out);
+            }
+            ShardMessage::MetadataApplied { offset } => self.handle_metadata_applied(now, from, offset, out),
+            ShardMessage::Control { id, frame } => {
+                self.enqueue_control(now, ControlOrigin::Shard(from, id), ControlRequest::Frame(frame), out);
+            }
+            ShardMessage::ControlDone { id, response } => {
+                if let Some(request) = self.control_asked.remove(&id) {
+                    self.respond(request, response, out);
+                }
+            }
+            ShardMessage::AutoCreate { id, topics } => {
+                let request = ControlRequest::AutoCreate(topics);
+                self.enqueue_control(now, ControlOrigin::Shard(from, id), request, out);
+            }
+            ShardMessage::AutoCreateDone { id } => self.handle_auto_created(now, id, out),
+            ShardMessage::Produce { id, acks, parts } => {
+                self.handle_foreign_produce(now, from, id, acks, parts, out);
+            }
+            ShardMessage::ProduceDone { id, results } => self.handle_produce_done(id, results, out),
+            ShardMessage::Fetch { id, parts, response_bytes_max } => {
+                self.handle_foreign_fetch(now, from, id, parts, response_bytes_max, out);
+            }
+            ShardMessage::FetchDone { id, results } => self.handle_fetch_done(now, id, results, out),
+            ShardMessage::Watch { id, parts } => self.handle_watch(from, id, parts, out),
+            ShardMessage::WatchFired { id } => self.handle_watch_fired(now, id, out),
+            ShardMessage::Unwatch { id } => self.handle_unwatch(from, id),
+            ShardMessage::Partition { id, index, op } => {
+                self.handle_foreign_operation(now, from, id, index, op, out);
+            }
+            ShardMessage::PartitionDone { id, index, answer } => {
+                self.handle_gather_answer(now, id, index, answer, out);
+            }
+        }
+    }
+
+    fn handle_tick(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.expire_fetches(now, out);
+        if self.sweep_produces_ns.is_some_and(|ns| ns <= now.monotonic_ns) {
+            self.sweep_produces_ns = None;
+            let mut done = Vec::new();
+            self.acks.expire(now.monotonic_ns, &mut done);
+            self.finish_produces(done, out);
+        }
+        if self.sweep_connections_ns.is_some_and(|ns| ns <= now.monotonic_ns) {
+            self.sweep_connections(now, out);
+        }
+    }
+
+    /// Closes connections that have been idle, or in the middle of a request, for too long. Walks all connections, at
+    /// most once per the shorter of the two limits, rather than keep a timer for each.
+    fn sweep_connections(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let mut next: Option<u64> = None;
+        let mut late = Vec::new();
+        for (id, connection) in &self.connections {
+            let (expiry, reason) =
+                connection.expiry(self.config.request_receive_timeout_ms, self.config.connection_idle_ms);
+            if connection.is_closing() {
+                continue;
+            }
+            if expiry <= now.monotonic_ns {
+                late.push((*id, reason));
+            } else {
+                next = Some(next.map_or(expiry, |ns| ns.min(expiry)));
+            }
+        }
+        self.sweep_connections_ns = next;
+        for (id, reason) in late {
+            self.close_connection(id, reason.to_string(), out);
+        }
+    }
+
+    /// Takes no further requests; what is appended is still acknowledged, what waits for room is not.
+    fn handle_stop(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.stopping = true;
+        self.blocked.clear();
+        self.flush_fetches(now, out);
+    }
+}
+
+fn storage_config(config: &BrokerConfig) -> StorageConfig {
+    StorageConfig {
+        journal_bytes: config.journal_bytes,
+        writes_in_flight: config.journal_writes_in_flight,
+        tail_bytes: config.tail_bytes,
+        ..StorageConfig::default()
+    }
+}
+
+fn recover_image(snapshot: Option<Bytes>, records: &[Bytes]) -> Result<MetadataImage, String> {
+    let mut image = match snapshot {
+        Some(snapshot) => MetadataImage::from_snapshot(&snapshot).map_err(|error| error.to_string())?,
+        None => MetadataImage::default(),
+    };
+    for batch in records {
+        let (offset, records) =
+            pelton_cluster::record::decode_batch(batch).map_err(|error| error.to_string())?;
+        image.apply(offset, &records);
+    }
+    Ok(image)
+}

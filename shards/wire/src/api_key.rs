@@ -1,0 +1,192 @@
+//! The APIs this broker serves and their versions. A version is in the table only when it is served completely.
+
+/// An API of Kafka's that this broker serves.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(i16)]
+pub enum ApiKey {
+    /// Produce.
+    Produce = 0,
+    /// Fetch.
+    Fetch = 1,
+    /// ListOffsets.
+    ListOffsets = 2,
+    /// Metadata.
+    Metadata = 3,
+    /// FindCoordinator.
+    FindCoordinator = 10,
+    /// ApiVersions.
+    ApiVersions = 18,
+    /// CreateTopics.
+    CreateTopics = 19,
+    /// DeleteTopics.
+    DeleteTopics = 20,
+    /// DeleteRecords.
+    DeleteRecords = 21,
+    /// InitProducerId.
+    InitProducerId = 22,
+    /// OffsetForLeaderEpoch.
+    OffsetForLeaderEpoch = 23,
+    /// DescribeConfigs.
+    DescribeConfigs = 32,
+    /// AlterConfigs.
+    AlterConfigs = 33,
+    /// CreatePartitions.
+    CreatePartitions = 37,
+    /// IncrementalAlterConfigs.
+    IncrementalAlterConfigs = 44,
+    /// DescribeCluster.
+    DescribeCluster = 60,
+    /// DescribeTopicPartitions.
+    DescribeTopicPartitions = 75,
+}
+
+/// What is served of one API.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ApiVersionRange {
+    /// The API.
+    pub api_key: ApiKey,
+    /// First version served.
+    pub min: i16,
+    /// Last version served.
+    pub max: i16,
+    /// First version that ApiVersions names; none: the API is not advertised. Produce names 0 although 0-2 are refused,
+    /// as Kafka does: librdkafka before 2025 turns compression off otherwise (KAFKA-18659).
+    pub advertised_min: Option<i16>,
+    /// First flexible version (KIP-482).
+    pub flexible_from: i16,
+}
+
+const fn row(
+    api_key: ApiKey,
+    min: i16,
+    max: i16,
+    advertised_min: Option<i16>,
+    flexible_from: i16,
+) -> ApiVersionRange {
+    ApiVersionRange { api_key, min, max, advertised_min, flexible_from }
+}
+
+/// Everything served, by ascending key.
+pub const SUPPORTED: &[ApiVersionRange] = &[
+    row(ApiKey::Produce, 3, 13, Some(0), 9),
+    row(ApiKey::Fetch, 4, 17, Some(4), 12),
+    row(ApiKey::ListOffsets, 1, 9, Some(1), 6),
+    row(ApiKey::Metadata, 0, 13, Some(0), 9),
+    row(ApiKey::FindCoordinator, 0, 5, None, 3),
+    row(ApiKey::ApiVersions, 0, 4, Some(0), 3),
+    row(ApiKey::CreateTopics, 2, 7, Some(2), 5),
+    row(ApiKey::DeleteTopics, 1, 6, Some(1), 4),
+    row(ApiKey::DeleteRecords, 0, 2, Some(0), 2),
+    row(ApiKey::InitProducerId, 0, 5, Some(0), 2),
+    row(ApiKey::OffsetForLeaderEpoch, 2, 4, Some(2), 4),
+    row(ApiKey::DescribeConfigs, 1, 4, Some(1), 4),
+    row(ApiKey::AlterConfigs, 0, 2, Some(0), 2),
+    row(ApiKey::CreatePartitions, 0, 3, Some(0), 2),
+    row(ApiKey::IncrementalAlterConfigs, 0, 1, Some(0), 1),
+    row(ApiKey::DescribeCluster, 0, 2, Some(0), 0),
+    row(ApiKey::DescribeTopicPartitions, 0, 0, Some(0), 0),
+];
+
+impl ApiKey {
+    /// The API of a key; none if it is not served.
+    pub fn from_code(code: i16) -> Option<ApiKey> {
+        Some(match code {
+            0 => ApiKey::Produce,
+            1 => ApiKey::Fetch,
+            2 => ApiKey::ListOffsets,
+            3 => ApiKey::Metadata,
+            10 => ApiKey::FindCoordinator,
+            18 => ApiKey::ApiVersions,
+            19 => ApiKey::CreateTopics,
+            20 => ApiKey::DeleteTopics,
+            21 => ApiKey::DeleteRecords,
+            22 => ApiKey::InitProducerId,
+            23 => ApiKey::OffsetForLeaderEpoch,
+            32 => ApiKey::DescribeConfigs,
+            33 => ApiKey::AlterConfigs,
+            37 => ApiKey::CreatePartitions,
+            44 => ApiKey::IncrementalAlterConfigs,
+            60 => ApiKey::DescribeCluster,
+            75 => ApiKey::DescribeTopicPartitions,
+            _ => return None,
+        })
+    }
+
+    /// The key on the wire.
+    pub fn code(self) -> i16 {
+        self as i16
+    }
+
+    /// Kafka's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            ApiKey::Produce => "Produce",
+            ApiKey::Fetch => "Fetch",
+            ApiKey::ListOffsets => "ListOffsets",
+            ApiKey::Metadata => "Metadata",
+            ApiKey::FindCoordinator => "FindCoordinator",
+            ApiKey::ApiVersions => "ApiVersions",
+            ApiKey::CreateTopics => "CreateTopics",
+            ApiKey::DeleteTopics => "DeleteTopics",
+            ApiKey::DeleteRecords => "DeleteRecords",
+            ApiKey::InitProducerId => "InitProducerId",
+            ApiKey::OffsetForLeaderEpoch => "OffsetForLeaderEpoch",
+            ApiKey::DescribeConfigs => "DescribeConfigs",
+            ApiKey::AlterConfigs => "AlterConfigs",
+            ApiKey::CreatePartitions => "CreatePartitions",
+            ApiKey::IncrementalAlterConfigs => "IncrementalAlterConfigs",
+            ApiKey::DescribeCluster => "DescribeCluster",
+            ApiKey::DescribeTopicPartitions => "DescribeTopicPartitions",
+        }
+    }
+
+    /// What is served of it.
+    pub fn range(self) -> ApiVersionRange {
+        *SUPPORTED.iter().find(|range| range.api_key == self).expect("every ApiKey has a row; a test looks")
+    }
+}
+
+/// True when this version of the API is served.
+pub fn serves(api_key: ApiKey, version: i16) -> bool {
+    let range = api_key.range();
+    (range.min..=range.max).contains(&version)
+}
+
+/// True when this version uses compact encodings and tagged fields.
+pub fn flexible(api_key: ApiKey, version: i16) -> bool {
+    version >= api_key.range().flexible_from
+}
+
+/// Versions of the (request, response) headers. An ApiVersions answer always has header 0, so that a client that does
+/// not know the broker yet can read it (KIP-511).
+pub fn header_versions(api_key: ApiKey, version: i16) -> (i16, i16) {
+    match (flexible(api_key, version), api_key) {
+        (true, ApiKey::ApiVersions) => (2, 0),
+        (true, _) => (2, 1),
+        (false, _) => (1, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_has_a_row_and_keys_ascend() {
+        for pair in SUPPORTED.windows(2) {
+            assert!(pair[0].api_key < pair[1].api_key);
+        }
+        for code in -1..200 {
+            if let Some(api_key) = ApiKey::from_code(code) {
+                assert_eq!((api_key.code(), api_key.range().api_key), (code, api_key));
+            }
+        }
+    }
+
+    #[test]
+    fn headers_follow_api_and_version() {
+        assert_eq!(header_versions(ApiKey::ApiVersions, 3), (2, 0));
+        assert_eq!(header_versions(ApiKey::Produce, 8), (1, 0));
+        assert_eq!(header_versions(ApiKey::Produce, 9), (2, 1));
+    }
+}

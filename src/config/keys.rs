@@ -1,0 +1,285 @@
+//! Every setting by name: Kafka's where Kafka has one, `pelton.*` for ours, its bounds, and where it goes. A table; the
+//! order matters where two names mean the same setting: the later wins.
+
+use pelton_model::limits::{NODE_ID_MAX, PARTITIONS_PER_TOPIC_MAX, SHARDS_MAX};
+use pelton_model::{ListenerMode, NodeId};
+
+use super::StartConfig;
+use super::address::HostPort;
+use super::bounds::{boolean, bytes, integer, word};
+
+/// One setting.
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// Checks a value and puts it where it belongs. The error says what would be right.
+    pub apply: fn(&mut StartConfig, &str) -> Result<(), String>,
+    /// Known to Kafka, accepted here, and without effect so far.
+    pub idle: bool,
+}
+
+const MAX: i64 = i64::MAX;
+const INT_MAX: i64 = i32::MAX as i64;
+const MIB: i64 = 1 << 20;
+
+/// Other spellings: (name, the name in the table).
+const ALIASES: &[(&str, &str)] = &[
+    ("log.dir", "log.dirs"),
+    ("pelton.data.dir", "log.dirs"),
+    ("pelton.kafka", "listeners"),
+    ("pelton.advertise", "advertised.listeners"),
+    ("broker.id", "node.id"),
+];
+
+const fn key(name: &'static str, apply: fn(&mut StartConfig, &str) -> Result<(), String>) -> Key {
+    Key { name, apply, idle: false }
+}
+
+const fn idle(name: &'static str) -> Key {
+    Key { name, apply: |_, _| Ok(()), idle: true }
+}
+
+/// Checks with `check` and hands the value on as the default of a topic setting.
+fn topic(
+    config: &mut StartConfig,
+    name: &str,
+    value: &str,
+    check: impl FnOnce(&str) -> Result<i64, String>,
+) -> Result<(), String> {
+    check(value)?;
+    set_topic(config, name, value.to_string());
+    Ok(())
+}
+
+fn set_topic(config: &mut StartConfig, name: &str, value: String) {
+    config.broker.topic_defaults.retain(|(known, _)| known != name);
+    config.broker.topic_defaults.push((name.to_string(), value));
+}
+
+/// A topic default given in another unit: `unit_ms` milliseconds each; -1 stays -1.
+fn topic_time(config: &mut StartConfig, name: &str, value: &str, least: i64, unit_ms: i64) -> Result<(), String> {
+    let number = integer(value, least..=MAX / unit_ms)?;
+    let value_ms = if number < 0 { number } else { number * unit_ms };
+    set_topic(config, name, value_ms.to_string());
+    Ok(())
+}
+
+fn flag(value: &str) -> Result<i64, String> {
+    boolean(value).map(i64::from)
+}
+
+fn cleanup_policy(value: &str) -> Result<i64, String> {
+    let mut words = value.split(',').map(str::trim).filter(|word| !word.is_empty());
+    words.try_fold(0, |count, policy| word(policy, &["delete", "compact"]).map(|_| count + 1))
+}
+
+fn data_dir(config: &mut StartConfig, value: &str) -> Result<(), String> {
+    if value.is_empty() || value.contains(',') {
+        return Err("one directory, so far".to_string());
+    }
+    config.data_dir = value.into();
+    Ok(())
+}
+
+fn cluster_id(config: &mut StartConfig, value: &str) -> Result<(), String> {
+    let fits = value.len() == 22 && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if !fits {
+        return Err("must be 22 characters of URL-safe base64, such as kafka-storage random-uuid prints".to_string());
+    }
+    config.cluster_id = Some(value.to_string());
+    Ok(())
+}
+
+fn mode(config: &mut StartConfig, value: &str) -> Result<(), String> {
+    config.broker.mode = match word(value, &["direct", "single"])? {
+        "direct" => ListenerMode::Direct,
+        _ => ListenerMode::Single,
+    };
+    Ok(())
+}
+
+fn admin(config: &mut StartConfig, value: &str) -> Result<(), String> {
+    config.admin = if value == "off" { None } else { Some(HostPort::parse(value)?) };
+    Ok(())
+}
+
+fn replication_factor(config: &mut StartConfig, value: &str) -> Result<(), String> {
+    if integer(value, 1..=i64::from(i16::MAX))? > 1 {
+        return Err("must be 1: there is one node, and copies on one machine protect from nothing".to_string());
+    }
+    config.broker.default_replication_factor = 1;
+    Ok(())
+}
+
+fn idle_ms(config: &mut StartConfig, value: &str) -> Result<(), String> {
+    let number = integer(value, -1..=MAX)?;
+    if (0..1000).contains(&number) {
+        return Err("must be at least 1000, or -1 for never".to_string());
+    }
+    config.broker.connection_idle_ms = if number < 0 { MAX } else { number };
+    Ok(())
+}
+
+fn unclean(config: &mut StartConfig, value: &str) -> Result<(), String> {
+    if boolean(value)? {
+        return Err("must be false: an unclean leader loses acknowledged records".to_string());
+    }
+    topic(config, "unclean.leader.election.enable", value, flag)
+}
+
+/// Shorthand for settings that are one bounded number in the broker's configuration.
+macro_rules! number {
+    ($name:literal, $($field:ident).+, $range:expr) => {
+        key($name, |config, value| {
+            config.$($field).+ = integer(value, $range)? as _;
+            Ok(())
+        })
+    };
+}
+
+/// Shorthand for defaults of topic settings.
+macro_rules! topic_key {
+    ($name:literal, $topic:literal, time $least:literal, $unit_ms:literal) => {
+        key($name, |config, value| topic_time(config, $topic, value, $least, $unit_ms))
+    };
+    ($name:literal, $topic:literal, with $check:expr) => {
+        key($name, |config, value| topic(config, $topic, value, $check))
+    };
+    ($name:literal, $topic:literal, $range:expr) => {
+        key($name, |config, value| topic(config, $topic, value, |value| integer(value, $range)))
+    };
+}
+
+/// Every setting.
+pub const KEYS: &[Key] = &[
+    // Who and where.
+    key("node.id", |config, value| {
+        config.node_id = Some(NodeId(integer(value, 0..=i64::from(NODE_ID_MAX))? as i32));
+        Ok(())
+    }),
+    key("cluster.id", cluster_id),
+    key("log.dirs", data_dir),
+    key("listeners", |config, value| {
+        config.kafka = HostPort::parse_listener(value)?;
+        if config.kafka.port == 0 { Err("the port must not be 0: clients are told to connect to it".to_string()) } else { Ok(()) }
+    }),
+    key("advertised.listeners", |config, value| {
+        let address = HostPort::parse_listener(value)?;
+        if address.port == 0 {
+            return Err("the port must not be 0: clients are told to connect to it".to_string());
+        }
+        config.advertised = Some(address);
+        Ok(())
+    }),
+    key("pelton.admin", admin),
+    key("pelton.mode", mode),
+    key("pelton.shards", |config, value| {
+        config.shards = Some(integer(value, 1..=SHARDS_MAX as i64)? as u16);
+        Ok(())
+    }),
+    // Topics.
+    number!("num.partitions", broker.num_partitions, 1..=i64::from(PARTITIONS_PER_TOPIC_MAX)),
+    key("default.replication.factor", replication_factor),
+    key("auto.create.topics.enable", |config, value| {
+        config.broker.auto_create_topics = boolean(value)?;
+        Ok(())
+    }),
+    key("delete.topic.enable", |config, value| {
+        config.broker.delete_topics = boolean(value)?;
+        Ok(())
+    }),
+    // Connections, requests, sessions.
+    number!("socket.request.max.bytes", broker.request_bytes_max, 65_536..=INT_MAX),
+    number!("max.connections", broker.connections_max, 1..=INT_MAX),
+    key("connections.max.idle.ms", idle_ms),
+    number!("pelton.request.receive.timeout.ms", broker.request_receive_timeout_ms, 100..=3_600_000),
+    number!("fetch.max.bytes", broker.fetch_bytes_max, 1024..=INT_MAX),
+    number!("max.incremental.fetch.session.cache.slots", broker.fetch_sessions_max, 0..=1_000_000),
+    number!("producer.id.expiration.ms", broker.producer_id_expiration_ms, 1..=INT_MAX),
+    number!("transaction.max.timeout.ms", broker.transaction_timeout_max_ms, 1..=INT_MAX),
+    // Storage and the shards themselves.
+    key("pelton.journal.bytes", |config, value| {
+        config.broker.journal_bytes = bytes(value, 8 * MIB..=(1 << 40), MIB)?;
+        Ok(())
+    }),
+    number!("pelton.journal.writes.in.flight", broker.journal_writes_in_flight, 1..=32),
+    number!("pelton.tail.bytes", broker.tail_bytes, MIB..=(1 << 40)),
+    number!("pelton.spin.us", broker.spin_us, 0..=1_000_000),
+    key("pelton.fetch.splice", |config, value| {
+        config.broker.fetch_splice = boolean(value)?;
+        Ok(())
+    }),
+    // Defaults of topics.
+    topic_key!("message.max.bytes", "max.message.bytes", 0..=INT_MAX),
+    topic_key!("min.insync.replicas", "min.insync.replicas", 1..=INT_MAX),
+    topic_key!("compression.type", "compression.type", with |value| word(value, &["producer"]).map(|_| 0)),
+    key("unclean.leader.election.enable", unclean),
+    topic_key!("log.cleanup.policy", "cleanup.policy", with cleanup_policy),
+    topic_key!("log.flush.interval.messages", "flush.messages", 1..=MAX),
+    topic_key!("log.flush.interval.ms", "flush.ms", 0..=MAX),
+    topic_key!("log.index.interval.bytes", "index.interval.bytes", 0..=INT_MAX),
+    topic_key!("log.index.size.max.bytes", "segment.index.bytes", 4..=INT_MAX),
+    topic_key!("log.message.timestamp.type", "message.timestamp.type",
+        with |value| word(value, &["CreateTime", "LogAppendTime"]).map(|_| 0)),
+    topic_key!("log.message.timestamp.before.max.ms", "message.timestamp.before.max.ms", 0..=MAX),
+    topic_key!("log.message.timestamp.after.max.ms", "message.timestamp.after.max.ms", 0..=MAX),
+    topic_key!("log.preallocate", "preallocate", with flag),
+    topic_key!("log.retention.bytes", "retention.bytes", -1..=MAX),
+    topic_key!("log.retention.hours", "retention.ms", time -1, 3_600_000),
+    topic_key!("log.retention.minutes", "retention.ms", time -1, 60_000),
+    topic_key!("log.retention.ms", "retention.ms", -1..=MAX),
+    topic_key!("log.roll.hours", "segment.ms", time 1, 3_600_000),
+    topic_key!("log.roll.ms", "segment.ms", 1..=MAX),
+    topic_key!("log.roll.jitter.hours", "segment.jitter.ms", time 0, 3_600_000),
+    topic_key!("log.roll.jitter.ms", "segment.jitter.ms", 0..=MAX),
+    topic_key!("log.segment.bytes", "segment.bytes", MIB..=INT_MAX),
+    topic_key!("log.segment.delete.delay.ms", "file.delete.delay.ms", 0..=MAX),
+    topic_key!("log.cleaner.delete.retention.ms", "delete.retention.ms", 0..=MAX),
+    topic_key!("log.cleaner.min.compaction.lag.ms", "min.compaction.lag.ms", 0..=MAX),
+    topic_key!("log.cleaner.max.compaction.lag.ms", "max.compaction.lag.ms", 1..=MAX),
+    // Accepted so that files written for Kafka work; without effect so far.
+    idle("process.roles"),
+    idle("controller.quorum.voters"),
+    idle("controller.quorum.bootstrap.servers"),
+    idle("controller.listener.names"),
+    idle("listener.security.protocol.map"),
+    idle("inter.broker.listener.name"),
+    idle("broker.rack"),
+    idle("num.network.threads"),
+    idle("num.io.threads"),
+    idle("num.recovery.threads.per.data.dir"),
+    idle("socket.send.buffer.bytes"),
+    idle("socket.receive.buffer.bytes"),
+    idle("log.retention.check.interval.ms"),
+    idle("log.flush.scheduler.interval.ms"),
+    idle("group.initial.rebalance.delay.ms"),
+    idle("group.min.session.timeout.ms"),
+    idle("group.max.session.timeout.ms"),
+    idle("offsets.topic.num.partitions"),
+    idle("offsets.topic.replication.factor"),
+    idle("offsets.retention.minutes"),
+    idle("offset.metadata.max.bytes"),
+    idle("transaction.state.log.num.partitions"),
+    idle("transaction.state.log.replication.factor"),
+    idle("transaction.state.log.min.isr"),
+    idle("transactional.id.expiration.ms"),
+    idle("replica.lag.time.max.ms"),
+    idle("replica.fetch.max.bytes"),
+];
+
+/// The name in the table for a name or one of its other spellings.
+pub fn find(name: &str) -> Option<&'static str> {
+    let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name);
+    KEYS.iter().find(|key| key.name == name).map(|key| key.name)
+}
+
+/// Every name that [`find`] knows.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().map(|key| key.name).chain(ALIASES.iter().map(|(alias, _)| *alias))
+}
+
+/// The environment variable of a name: `num.partitions` is PELTON_NUM_PARTITIONS, `pelton.tail.bytes` PELTON_TAIL_BYTES.
+pub fn variable(name: &str) -> String {
+    let name = name.strip_prefix("pelton.").unwrap_or(name);
+    format!("PELTON_{}", name.to_uppercase().replace('.', "_"))
+}

@@ -1,0 +1,271 @@
+//! The data directory as a whole: whose it is, in which generation, and that one process uses it. Layout:
+//! `<data>/meta`, `<data>/lock`, `<data>/g<generation>/shard-<k>/`, `<data>/partitions/`. Never looks inside a journal, a
+//! checkpoint or a partition.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use pelton_model::NodeId;
+use pelton_wire::crc::crc32c;
+
+use crate::failure::Failure;
+
+/// Version of the layout; raised when an older program could misread it.
+const FORMAT: u32 = 1;
+const META: &str = "meta";
+const LOCK: &str = "lock";
+
+/// What `meta` says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Meta {
+    /// The cluster this directory belongs to.
+    pub cluster_id: String,
+    /// The node this directory belongs to.
+    pub node_id: NodeId,
+    /// Shards of this generation.
+    pub shards: u16,
+    /// Grows by one when partitions are redistributed over another number of shards.
+    pub generation: u32,
+}
+
+impl Meta {
+    fn encode(&self) -> String {
+        let body = format!(
+            "# Pelton data directory. Do not edit; use the same program version or a newer one.\n\
+             format={FORMAT}\ncluster.id={}\nnode.id={}\nshards={}\ngeneration={}\n",
+            self.cluster_id, self.node_id.0, self.shards, self.generation
+        );
+        let checksum = crc32c(body.as_bytes());
+        format!("{body}crc32c={checksum:08x}\n")
+    }
+
+    fn decode(text: &str) -> Result<Meta, String> {
+        let value = |name: &str| {
+            let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            found.ok_or(format!("{name} is missing"))
+        };
+        let number = |name: &str| -> Result<u32, String> { value(name)?.parse().map_err(|_| format!("{name} is no number")) };
+        let format = number("format")?;
+        if format != FORMAT {
+            return Err(format!("it has format {format}, this program reads {FORMAT}; use the program that wrote it"));
+        }
+        let at = text.find("crc32c=").ok_or("crc32c is missing")?;
+        if value("crc32c")? != format!("{:08x}", crc32c(&text.as_bytes()[..at])) {
+            return Err("its checksum does not match".to_string());
+        }
+        let meta = Meta {
+            cluster_id: value("cluster.id")?.to_string(),
+            node_id: NodeId(number("node.id")? as i32),
+            shards: u16::try_from(number("shards")?).map_err(|_| "shards is too large")?,
+            generation: number("generation")?,
+        };
+        if meta.shards == 0 { Err("shards is 0".to_string()) } else { Ok(meta) }
+    }
+}
+
+/// A data directory that this process holds.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    /// Held as long as this lives.
+    _lock: File,
+    meta: Option<Meta>,
+}
+
+impl DataDir {
+    /// Takes hold of `path`, making it if it is missing.
+    pub fn open(path: &Path) -> Result<DataDir, Failure> {
+        let failed = |what: &str, error: std::io::Error| {
+            Failure::error(format!("data directory {}: {what}: {error}. Choose another with --data-dir", path.display()))
+        };
+        fs::create_dir_all(path).map_err(|error| failed("cannot make it", error))?;
+        let path = path.canonicalize().map_err(|error| failed("cannot use it", error))?;
+        let lock = lock(&path)?;
+        let meta = read_meta(&path)?;
+        let dir = DataDir { path, _lock: lock, meta };
+        match &dir.meta {
+            None => dir.check_empty()?,
+            Some(meta) => dir.check_shards(meta)?,
+        }
+        Ok(dir)
+    }
+
+    /// The directory, absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it is; none while it is new.
+    pub fn meta(&self) -> Option<&Meta> {
+        self.meta.as_ref()
+    }
+
+    /// Directory of the journals and checkpoints of a generation.
+    pub fn generation(&self, generation: u32) -> PathBuf {
+        self.path.join(format!("g{generation}"))
+    }
+
+    /// Directory of one shard's journal and checkpoints.
+    pub fn shard(&self, generation: u32, shard: u16) -> PathBuf {
+        self.generation(generation).join(format!("shard-{shard}"))
+    }
+
+    /// Directory of the segments of all partitions.
+    pub fn partitions(&self) -> PathBuf {
+        self.path.join("partitions")
+    }
+
+    /// Refuses a directory of another cluster or node than asked for.
+    pub fn check_owner(&self, cluster_id: Option<&str>, node_id: Option<NodeId>) -> Result<(), Failure> {
+        let Some(meta) = &self.meta else { return Ok(()) };
+        let path = self.path.display();
+        if let Some(asked) = cluster_id
+            && asked != meta.cluster_id
+        {
+            return Err(Failure::error(format!(
+                "data directory {path} belongs to cluster {}, not {asked}. Leave --cluster-id out, or choose another \
+                 --data-dir",
+                meta.cluster_id
+            )));
+        }
+        if let Some(asked) = node_id
+            && asked != meta.node_id
+        {
+            return Err(Failure::error(format!(
+                "data directory {path} belongs to node {}, not {}. Leave --node-id out, or choose another --data-dir",
+                meta.node_id.0, asked.0
+            )));
+        }
+        Ok(())
+    }
+
+    /// Makes `meta` what the directory is, durably: after a crash it holds the old one or the new one. The directories of
+    /// the new shards have to exist.
+    pub fn commit(&mut self, meta: Meta) -> Result<(), Failure> {
+        self.try_commit(&meta)
+            .map_err(|error| Failure::error(format!("{}: {error}. Is the disk full?", self.path.join(META).display())))?;
+        self.meta = Some(meta);
+        Ok(())
+    }
+
+    fn try_commit(&self, meta: &Meta) -> std::io::Result<()> {
+        let (new, path) = (self.path.join("meta.new"), self.path.join(META));
+        let mut file = File::create(&new)?;
+        file.write_all(meta.encode().as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        sync_directory(&self.path)
+    }
+
+    /// Makes the directories of the shards of a generation, durably.
+    pub fn make_shards(&self, generation: u32, shards: u16) -> Result<(), Failure> {
+        let make = || -> std::io::Result<()> {
+            for shard in 0..shards {
+                fs::create_dir_all(self.shard(generation, shard))?;
+            }
+            fs::create_dir_all(self.partitions())?;
+            sync_directory(&self.generation(generation))?;
+            sync_directory(&self.path)
+        };
+        make().map_err(|error| Failure::error(format!("data directory {}: {error}", self.path.display())))
+    }
+
+    /// Removes what a crash left of generations other than `keep`.
+    pub fn remove_other_generations(&self, keep: u32) -> Result<(), Failure> {
+        for generation in self.generations()? {
+            if generation != keep {
+                let path = self.generation(generation);
+                fs::remove_dir_all(&path).map_err(|error| Failure::error(format!("{}: {error}", path.display())))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn generations(&self) -> Result<Vec<u32>, Failure> {
+        let failed = |error: std::io::Error| Failure::error(format!("data directory {}: {error}", self.path.display()));
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            found.extend(name.to_str().and_then(|name| name.strip_prefix('g')?.parse::<u32>().ok()));
+        }
+        Ok(found)
+    }
+
+    /// Without `meta` there must be no data: it may have been lost, and starting anew would hide that.
+    fn check_empty(&self) -> Result<(), Failure> {
+        let path = self.path.display();
+        if self.path.join("meta.properties").exists() {
+            return Err(Failure::error(format!("{path} is a data directory of Apache Kafka. Choose another --data-dir")));
+        }
+        let partitions = fs::read_dir(self.partitions()).is_ok_and(|mut entries| entries.next().is_some());
+        if partitions {
+            return Err(Failure::corruption(format!(
+                "data directory {path} holds partitions but its file `meta` is missing. Restore it from a backup, or move \
+                 the directory away to start empty"
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_shards(&self, meta: &Meta) -> Result<(), Failure> {
+        for shard in 0..meta.shards {
+            let path = self.shard(meta.generation, shard);
+            if !path.is_dir() {
+                return Err(Failure::corruption(format!(
+                    "{} is missing: the records of shard {shard} that were not yet in segments were in it. Restore the \
+                     data directory from a backup",
+                    path.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes the names in a directory durable.
+pub fn sync_directory(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn lock(path: &Path) -> Result<File, Failure> {
+    let lock_path = path.join(LOCK);
+    let failed = |error: std::io::Error| {
+        Failure::error(format!("{}: {error}. Give this user the right to write there", lock_path.display()))
+    };
+    let mut options = OpenOptions::new();
+    let mut file = options.read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {
+            // For people only; the lock itself is the kernel's and ends with the process.
+            let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+            written.map_err(failed)?;
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            let holder = holder.trim();
+            let holder = if holder.is_empty() { String::new() } else { format!(" (process {holder})") };
+            Err(Failure::error(format!(
+                "data directory {} is in use by another broker{holder}. Stop it, or choose another --data-dir",
+                path.display()
+            )))
+        }
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+fn read_meta(path: &Path) -> Result<Option<Meta>, Failure> {
+    let path = path.join(META);
+    match fs::read_to_string(&path) {
+        Ok(text) => Meta::decode(&text).map(Some).map_err(|problem| {
+            Failure::corruption(format!("{}: {problem}. Restore it from a backup", path.display()))
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::error(format!("{}: {error}", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! Reads every partition back and holds it against the ledgers: every acknowledged batch at exactly its offset and once,
+//! every other at most once, offsets dense, bytes intact, each producer's order kept. Never forgives.
+
+use crate::payload;
+use crate::producer::{Entry, Fate};
+use pelton_bench::batch::Batch;
+use pelton_bench::client::Client;
+use pelton_bench::{Outcome, batch, client};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Faults found; all zero is a pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    pub batches: u64,
+    pub records: u64,
+    /// Acknowledged records that are not at their offset.
+    pub lost: u64,
+    /// Records found more than once.
+    pub duplicated: u64,
+    /// Batches out of their producer's order.
+    pub reordered: u64,
+    /// Batches nobody sent or whose bytes changed.
+    pub foreign: u64,
+    /// Unacknowledged batches that are in the log: allowed, counted.
+    pub unknown_present: u64,
+    /// The first faults in words.
+    pub notes: Vec<String>,
+}
+
+impl Verdict {
+    /// True when nothing is wrong.
+    pub fn passed(&self) -> bool {
+        (self.lost, self.duplicated, self.reordered, self.foreign) == (0, 0, 0, 0)
+    }
+
+    fn note(&mut self, text: String) {
+        if self.notes.len() < 20 {
+            self.notes.push(text);
+        }
+    }
+}
+
+/// Where each batch (producer, number) of one partition was found.
+#[derive(Debug, Default)]
+pub struct Found {
+    places: BTreeMap<(u32, u64), (i64, u32)>,
+    last: BTreeMap<u32, u64>,
+    next_offset: i64,
+}
+
+impl Found {
+    /// Notes the next batch of the log.
+    pub fn add(&mut self, partition: i32, batch: &Batch<'_>, verdict: &mut Verdict) -> Outcome<()> {
+        if batch.base_offset != self.next_offset {
+            return Err(format!(
+                "partition {partition}: after offset {} comes a batch at {}",
+                self.next_offset, batch.base_offset
+            ));
+        }
+        self.next_offset += i64::from(batch.count);
+        verdict.batches += 1;
+        verdict.records += batch.count as u64;
+        let names: Vec<Option<payload::Name>> =
+            batch.values()?.iter().map(|value| payload::read(value)).collect();
+        let Some(Some(first)) = names.first().copied() else {
+            verdict.foreign += 1;
+            verdict.note(format!("partition {partition} offset {}: not our record", batch.base_offset));
+            return Ok(());
+        };
+        let intact = names.iter().enumerate().all(|(i, name)| {
+            name.is_some_and(|name| {
+                (name.batch, name.producer, name.index) == (first.batch, first.producer, i as u32)
+            })
+        });
+        if !intact {
+            verdict.foreign += 1;
+            verdict.note(format!(
+                "partition {partition} offset {}: mixed or changed records",
+                batch.base_offset
+            ));
+        }
+        let place = (batch.base_offset, batch.count as u32);
+        if let Some(before) = self.places.insert((first.producer, first.batch), place) {
+            verdict.duplicated += batch.count as u64;
+            verdict.note(format!("partition {partition}: {first:?} at offsets {} and {}", before.0, place.0));
+        }
+        let last = self.last.insert(first.producer, first.batch);
+        if last.is_some_and(|last| last >= first.batch) {
+            verdict.reordered += 1;
+            verdict
+                .note(format!("partition {partition}: {first:?} after batch {last:?} of the same producer"));
+        }
+        Ok(())
+    }
+
+    /// Holds one producer's ledger against what was found.
+    pub fn judge(&self, producer: u32, ledger: &[Entry], verdict: &mut Verdict) {
+        for (number, entry) in ledger.iter().enumerate() {
+            let place = self.places.get(&(producer, number as u64));
+            match (entry.fate, place) {
+                (Fate::Acknowledged(offset), Some(&(at, records)))
+                    if at == offset && records == entry.records => {}
+                (Fate::Acknowledged(offset), place) => {
+                    verdict.lost += u64::from(entry.records);
+                    verdict.note(format!(
+                        "producer {producer} batch {number}: acknowledged at {offset} ({} records), found {place:?}",
+                        entry.records
+                    ));
+                }
+                (_, Some(_)) => verdict.unknown_present += 1,
+                (_, None) => {}
+            }
+        }
+        let strangers =
+            self.places.keys().filter(|(id, number)| *id == producer && *number >= ledger.len() as u64);
+        verdict.foreign += strangers.count() as u64;
+    }
+}
+
+/// Reads one partition from offset 0 to its high watermark.
+pub fn read_back(bootstrap: &str, topic: &str, partition: i32, verdict: &mut Verdict) -> Outcome<Found> {
+    let leaders = client::leaders(bootstrap, topic, Duration::from_secs(30))?;
+    let leader = leaders.get(partition as usize).ok_or("the partition is gone")?;
+    let mut client = Client::connect(leader, Duration::from_secs(30))?;
+    let mut found = Found::default();
+    let mut progress = Instant::now();
+    loop {
+        let offset = found.next_offset;
+        let fetched = client.fetch(topic, partition, offset, 4 << 20)?;
+        if fetched.error != 0 {
+            return Err(format!("Fetch of {topic}-{partition} at {offset}: error code {}", fetched.error));
+        }
+        let mut rest = fetched.records;
+        while let Some(batch) =
+            batch::take(&mut rest).map_err(|error| format!("{topic}-{partition}: {error}"))?
+        {
+            found.add(partition, &batch, verdict)?;
+        }
+        if found.next_offset >= fetched.high_watermark {
+            return Ok(found);
+        }
+        if found.next_offset > offset {
+            progress = Instant::now();
+        } else if progress.elapsed() > Duration::from_secs(10) {
+            return Err(format!(
+                "{topic}-{partition}: no batch at offset {offset} although the high watermark is {}",
+                fetched.high_watermark
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::Name;
+
+    fn log(batches: &[(u32, u64, u32)]) -> (Found, Verdict, Outcome<()>) {
+        let (mut found, mut verdict, mut result) = (Found::default(), Verdict::default(), Ok(()));
+        let mut offset = 0i64;
+        for (producer, number, records) in batches {
+            let name = |index| Name { batch: *number, producer: *producer, index };
+            let values: Vec<Vec<u8>> = (0..*records).map(|index| payload::build(name(index), 40)).collect();
+            let mut bytes = batch::build(values.iter().map(Vec::as_slice), 0);
+            bytes[..8].copy_from_slice(&offset.to_be_bytes());
+            offset += i64::from(*records);
+            let batch = batch::take(&mut &bytes[..]).unwrap().unwrap();
+            result = result.and_then(|()| found.add(0, &batch, &mut verdict));
+        }
+        (found, verdict, result)
+    }
+
+    fn acknowledged(offset: i64, records: u32) -> Entry {
+        Entry { records, fate: Fate::Acknowledged(offset) }
+    }
+
+    #[test]
+    fn a_whole_log_passes() {
+        let (found, mut verdict, result) = log(&[(1, 0, 3), (2, 0, 2), (1, 2, 1)]);
+        result.unwrap();
+        let unknown = Entry { records: 9, fate: Fate::Unknown };
+        found.judge(1, &[acknowledged(0, 3), unknown, unknown], &mut verdict);
+        found.judge(2, &[acknowledged(3, 2)], &mut verdict);
+        assert!(verdict.passed());
+        assert_eq!((verdict.records, verdict.unknown_present), (6, 1));
+    }
+
+    #[test]
+    fn each_fault_is_found() {
+        let (found, mut verdict, _) = log(&[(1, 0, 3)]);
+        found.judge(1, &[acknowledged(0, 3), acknowledged(3, 4)], &mut verdict);
+        assert_eq!(verdict.lost, 4);
+        let (found, mut verdict, _) = log(&[(1, 0, 3)]);
+        found.judge(1, &[acknowledged(5, 3)], &mut verdict);
+        assert_eq!(verdict.lost, 3);
+        let (_, verdict, _) = log(&[(1, 0, 3), (1, 0, 3)]);
+        assert_eq!((verdict.duplicated, verdict.reordered), (3, 1));
+        let (_, verdict, _) = log(&[(1, 1, 1), (1, 0, 1)]);
+        assert_eq!((verdict.duplicated, verdict.reordered), (0, 1));
+        let (found, mut verdict, _) = log(&[(1, 7, 1)]);
+        found.judge(1, &[acknowledged(0, 1)], &mut verdict);
+        assert!(verdict.foreign == 1 && verdict.lost == 1 && !verdict.passed());
+    }
+}

@@ -1,0 +1,364 @@
+//! Simulated clients: they speak Kafka frames, encoded and decoded by a codec the broker's hot path does not use.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use pelton_model::Prng;
+use pelton_wire::api_key::ApiKey;
+use pelton_wire::compression::Codec;
+use pelton_wire::messages::{
+    self as m, KafkaString, decode_response, encode_request, fetch_request, produce_request,
+};
+use pelton_wire::records::BatchBuilder;
+
+use crate::oracle::Oracle;
+
+/// What a client waits for.
+enum Pending {
+    Produce { version: i16, sequence: u64 },
+    Fetch { version: i16, partition: i32, offset: i64 },
+    Other,
+}
+
+/// A batch on its way.
+#[derive(Clone)]
+pub struct Sending {
+    /// Its number among the client's batches.
+    pub sequence: u64,
+    /// Where it goes.
+    pub partition: i32,
+    records: i32,
+    base_sequence: i32,
+    size_bytes: usize,
+    codec: Codec,
+}
+
+/// What a client is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Retries with the same sequence numbers until it is told.
+    Idempotent,
+    /// Sends each batch once.
+    Plain,
+    /// Reads.
+    Reader,
+}
+
+/// One client, with a connection to one shard at a time.
+pub struct Client {
+    /// Its number; batches carry it.
+    pub id: u32,
+    /// What it is.
+    pub role: Role,
+    /// The topic it uses.
+    pub topic: String,
+    /// Partitions it uses: all led by the shard it talks to.
+    pub partitions: Vec<i32>,
+    /// Batches it will send in all.
+    pub goal: u64,
+    acks: i16,
+    next_sequence: u64,
+    sequences: std::collections::BTreeMap<i32, i32>,
+    unacked: VecDeque<Sending>,
+    unsent: VecDeque<Sending>,
+    pending: VecDeque<(i32, Pending)>,
+    correlation_id: i32,
+    read_to: std::collections::BTreeMap<i32, i64>,
+    reads: u64,
+    inbound: BytesMut,
+    /// Bytes written to the connection and not yet received by the broker.
+    pub outbound: BytesMut,
+    /// True while connected.
+    pub connected: bool,
+}
+
+impl Client {
+    /// A client that is not connected.
+    pub fn new(id: u32, role: Role, topic: &str, partitions: Vec<i32>, goal: u64, acks: i16) -> Client {
+        Client {
+            id,
+            role,
+            topic: topic.to_string(),
+            partitions,
+            goal,
+            acks,
+            next_sequence: 0,
+            sequences: Default::default(),
+            unacked: VecDeque::new(),
+            unsent: VecDeque::new(),
+            pending: VecDeque::new(),
+            correlation_id: 0,
+            read_to: Default::default(),
+            reads: 0,
+            inbound: BytesMut::new(),
+            outbound: BytesMut::new(),
+            connected: false,
+        }
+    }
+
+    /// True when it has done what it set out to do.
+    pub fn is_done(&self) -> bool {
+        match self.role {
+            Role::Reader => self.reads >= self.goal,
+            _ => self.next_sequence >= self.goal && self.unacked.is_empty() && self.unsent.is_empty(),
+        }
+    }
+
+    /// A new connection.
+    pub fn connect(&mut self, prng: &mut Prng) {
+        self.connected = true;
+        self.inbound.clear();
+        self.outbound.clear();
+        self.pending.clear();
+        if prng.one_in(2) {
+            let body = m::ApiVersionsRequestData {
+                client_software_name: KafkaString::from_static("sim"),
+                client_software_version: KafkaString::from_static("1"),
+                ..Default::default()
+            };
+            self.request(ApiKey::ApiVersions, 3, &body, Pending::Other);
+        }
+    }
+
+    /// The connection is gone: what was not answered is unknown. An idempotent producer will send it again, in order.
+    pub fn disconnect(&mut self) {
+        self.connected = false;
+        match self.role {
+            Role::Idempotent => {
+                let again = std::mem::take(&mut self.unacked);
+                for sending in again.into_iter().rev() {
+                    self.unsent.push_front(sending);
+                }
+            }
+            _ => self.unacked.clear(),
+        }
+        self.outbound.clear();
+    }
+
+    fn request<T: m::Message>(&mut self, api_key: ApiKey, version: i16, body: &T, pending: Pending) {
+        self.correlation_id += 1;
+        let frame = encode_request(api_key, version, self.correlation_id, "sim", body).expect("a request we build");
+        self.outbound.extend_from_slice(&frame);
+        self.pending.push_back((self.correlation_id, pending));
+    }
+
+    /// Does one thing, if there is one to do: sends a batch, or reads.
+    pub fn act(&mut self, prng: &mut Prng, now_ms: i64, oracle: &mut Oracle) {
+        if !self.connected || self.is_done() {
+            return;
+        }
+        match self.role {
+            Role::Reader => self.read(prng),
+            _ => self.send(prng, now_ms, oracle),
+        }
+    }
+
+    fn send(&mut self, prng: &mut Prng, now_ms: i64, oracle: &mut Oracle) {
+        if self.unacked.len() >= 5 {
+            return;
+        }
+        let sending = match self.unsent.pop_front() {
+            Some(sending) => sending,
+            None if self.next_sequence < self.goal => self.new_batch(prng),
+            None => return,
+        };
+        oracle.sent(self.id, sending.sequence, sending.records, &self.topic, sending.partition);
+        let producer = (self.role == Role::Idempotent)
+            .then_some((1000 + i64::from(self.id), 0, sending.base_sequence));
+        let records = self.batch(&sending, now_ms, producer);
+        let version = [3, 5, 7, 8, 9, 11, 12][prng.below(7) as usize];
+        let version = if sending.codec == Codec::Zstd { version.max(7) } else { version };
+        let body = m::ProduceRequestData {
+            acks: self.acks,
+            timeout_ms: 30_000,
+            topic_data: vec![produce_request::TopicProduceData {
+                name: KafkaString::from(self.topic.clone()),
+                partition_data: vec![produce_request::PartitionProduceData {
+                    index: sending.partition,
+                    records: Some(records),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        if self.acks == 0 {
+            self.correlation_id += 1;
+            let frame = encode_request(ApiKey::Produce, version, self.correlation_id, "sim", &body);
+            self.outbound.extend_from_slice(&frame.expect("a request we build"));
+            return;
+        }
+        self.request(ApiKey::Produce, version, &body, Pending::Produce { version, sequence: sending.sequence });
+        self.unacked.push_back(sending);
+    }
+
+    fn new_batch(&mut self, prng: &mut Prng) -> Sending {
+        let partition = self.partitions[prng.below(self.partitions.len() as u64) as usize];
+        let records = 1 + prng.below(3) as i32;
+        let base = self.sequences.entry(partition).or_default();
+        let base_sequence = *base;
+        *base += records;
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let size_bytes = match prng.below(10) {
+            0 => 20_000 + prng.below(40_000) as usize,
+            1..=3 => prng.below(5_000) as usize,
+            _ => prng.below(200) as usize,
+        };
+        let codec = match prng.below(8) {
+            0 => Codec::Lz4,
+            1 => Codec::Zstd,
+            2 => Codec::Snappy,
+            _ => Codec::None,
+        };
+        Sending { sequence, partition, records, base_sequence, size_bytes, codec }
+    }
+
+    fn batch(&self, sending: &Sending, now_ms: i64, producer: Option<(i64, i16, i32)>) -> Bytes {
+        let mut builder = BatchBuilder::new(sending.codec);
+        if let Some((id, epoch, sequence)) = producer {
+            builder = builder.producer(id, epoch, sequence);
+        }
+        for index in 0..sending.records {
+            let key = payload(self.id, sending.sequence, index);
+            let value = vec![(sending.sequence as u8).wrapping_add(index as u8); sending.size_bytes];
+            builder.add(now_ms, Some(&key), Some(&value), &[]);
+        }
+        Bytes::from(builder.build().expect("a batch we build"))
+    }
+
+    fn read(&mut self, prng: &mut Prng) {
+        if !self.pending.is_empty() {
+            return;
+        }
+        let partition = self.partitions[prng.below(self.partitions.len() as u64) as usize];
+        let offset = if prng.one_in(6) { 0 } else { self.read_to.get(&partition).copied().unwrap_or(0) };
+        let version = [4, 6, 8, 11, 12][prng.below(5) as usize];
+        let body = fetch_body(&self.topic, partition, offset, prng);
+        self.request(ApiKey::Fetch, version, &body, Pending::Fetch { version, partition, offset });
+    }
+
+    /// Takes bytes of the broker; what they acknowledge or hold goes to the oracle.
+    pub fn receive(&mut self, bytes: &[u8], oracle: &mut Oracle) -> Result<(), String> {
+        self.inbound.extend_from_slice(bytes);
+        while self.inbound.len() >= 4 {
+            let length = u32::from_be_bytes([self.inbound[0], self.inbound[1], self.inbound[2], self.inbound[3]]);
+            let length = length as usize;
+            if self.inbound.len() < 4 + length {
+                return Ok(());
+            }
+            let frame = self.inbound.split_to(4 + length).freeze().slice(4..);
+            self.answer(frame, oracle)?;
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, frame: Bytes, oracle: &mut Oracle) -> Result<(), String> {
+        let (expected, pending) = self.pending.pop_front().ok_or("an answer nobody asked for")?;
+        let id = i32::from_be_bytes([frame[0], frame[1], frame[2], frame[3]]);
+        if id != expected {
+            return Err(format!("answers out of order: {id} instead of {expected}"));
+        }
+        match pending {
+            Pending::Other => Ok(()),
+            Pending::Produce { version, sequence } => self.produced(version, sequence, frame, oracle),
+            Pending::Fetch { version, partition, offset } => {
+                self.fetched(version, partition, offset, frame, oracle)
+            }
+        }
+    }
+
+    fn produced(&mut self, version: i16, sequence: u64, frame: Bytes, oracle: &mut Oracle) -> Result<(), String> {
+        let (_, body) = decode_response::<m::ProduceResponseData>(ApiKey::Produce, version, frame)
+            .map_err(|error| format!("produce answer: {error}"))?;
+        let partition = body.responses.first().and_then(|topic| topic.partition_responses.first());
+        let partition = partition.ok_or("a produce answer without its partition")?;
+        let Some(at) = self.unacked.iter().position(|sending| sending.sequence == sequence) else {
+            return Err(format!("an acknowledgement of batch {sequence}, which is not on its way"));
+        };
+        let Some(sending) = self.unacked.remove(at) else { return Ok(()) };
+        match partition.error_code {
+            0 => oracle.acknowledged(self.id, sequence, sending.records, sending.partition, partition.base_offset),
+            // Storage trouble and time-outs: nothing is known; an idempotent producer tries again.
+            7 | 56 => {
+                if self.role == Role::Idempotent {
+                    self.unsent.push_back(sending);
+                    self.unsent.make_contiguous().sort_by_key(|sending| sending.sequence);
+                }
+                Ok(())
+            }
+            // Behind a failure the later ones are out of order until the failed one is sent again.
+            45 if self.role == Role::Idempotent => {
+                self.unsent.push_back(sending);
+                self.unsent.make_contiguous().sort_by_key(|sending| sending.sequence);
+                Ok(())
+            }
+            code => Err(format!("client {} batch {sequence}: produce error {code}", self.id)),
+        }
+    }
+
+    fn fetched(
+        &mut self,
+        version: i16,
+        partition: i32,
+        offset: i64,
+        frame: Bytes,
+        oracle: &mut Oracle,
+    ) -> Result<(), String> {
+        self.reads += 1;
+        let (_, body) = decode_response::<m::FetchResponseData>(ApiKey::Fetch, version, frame)
+            .map_err(|error| format!("fetch answer: {error}"))?;
+        let Some(data) = body.responses.first().and_then(|topic| topic.partitions.first()) else {
+            return Err("a fetch answer without its partition".to_string());
+        };
+        let records = data.records.clone().ok_or("a fetch answer with null records")?;
+        if data.error_code != 0 {
+            return match data.error_code {
+                56 => Ok(()),
+                // A power cut has taken the end of a topic that is not flushed for every append.
+                1 if oracle.is_lossy(&self.topic) => {
+                    self.read_to.insert(partition, 0);
+                    Ok(())
+                }
+                code => Err(format!("fetch error {code} at offset {offset} of {partition}")),
+            };
+        }
+        let next = oracle.read(&self.topic, partition, offset, data.high_watermark, &records)?;
+        self.read_to.insert(partition, next);
+        Ok(())
+    }
+}
+
+/// The key of a record: who sent it, in which batch, where in it.
+pub fn payload(client: u32, sequence: u64, index: i32) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..4].copy_from_slice(&client.to_be_bytes());
+    key[4..12].copy_from_slice(&sequence.to_be_bytes());
+    key[12..].copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+/// A fetch of one partition.
+pub fn fetch_body(topic: &str, partition: i32, offset: i64, prng: &mut Prng) -> m::FetchRequestData {
+    m::FetchRequestData {
+        replica_id: -1,
+        max_wait_ms: prng.below(50) as i32,
+        min_bytes: prng.below(3) as i32 * 100,
+        max_bytes: [1, 1000, 100_000, 10_000_000][prng.below(4) as usize],
+        session_epoch: -1,
+        topics: vec![fetch_request::FetchTopic {
+            topic: KafkaString::from(topic.to_string()),
+            partitions: vec![fetch_request::FetchPartition {
+                partition,
+                fetch_offset: offset,
+                current_leader_epoch: -1,
+                last_fetched_epoch: -1,
+                log_start_offset: -1,
+                partition_max_bytes: [1, 500, 50_000, 1 << 20][prng.below(4) as usize],
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}

@@ -1,0 +1,182 @@
+//! What must be true: every acknowledged record is there once, at its offset; nothing is there twice; what was read once
+//! never changes; offsets have no gaps.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use pelton_wire::record_batch::{BatchIter, crc_matches};
+use pelton_wire::records::Records;
+
+/// Who sent a record: client, batch, place in it.
+type Payload = (u32, u64, i32);
+
+struct Sent {
+    records: i32,
+    partition: i32,
+    topic: String,
+    acknowledged_at: Option<i64>,
+}
+
+/// The judge.
+#[derive(Default)]
+pub struct Oracle {
+    sent: BTreeMap<(u32, u64), Sent>,
+    /// What was read at each offset of (topic, partition).
+    seen: BTreeMap<(String, i32), BTreeMap<i64, Payload>>,
+    /// Topics whose acknowledged records a power cut may take.
+    pub lossy_topics: Vec<String>,
+    /// Records acknowledged.
+    pub acknowledged: u64,
+    /// Records read.
+    pub read: u64,
+}
+
+impl Oracle {
+    /// A batch goes out, perhaps not for the first time.
+    pub fn sent(&mut self, client: u32, sequence: u64, records: i32, topic: &str, partition: i32) {
+        self.sent.entry((client, sequence)).or_insert_with(|| Sent {
+            records,
+            partition,
+            topic: topic.to_string(),
+            acknowledged_at: None,
+        });
+    }
+
+    /// A batch was acknowledged.
+    pub fn acknowledged(
+        &mut self,
+        client: u32,
+        sequence: u64,
+        records: i32,
+        partition: i32,
+        base_offset: i64,
+    ) -> Result<(), String> {
+        if base_offset < 0 {
+            return Err(format!("client {client} batch {sequence}: acknowledged at offset {base_offset}"));
+        }
+        let Some(sent) = self.sent.get_mut(&(client, sequence)) else {
+            return Err(format!("client {client} batch {sequence}: acknowledged but never sent"));
+        };
+        if let Some(before) = sent.acknowledged_at
+            && before != base_offset
+        {
+            return Err(format!("client {client} batch {sequence}: acknowledged at {before} and at {base_offset}"));
+        }
+        sent.acknowledged_at = Some(base_offset);
+        self.acknowledged += records as u64;
+        let topic = sent.topic.clone();
+        for index in 0..records {
+            self.note(&topic, partition, base_offset + i64::from(index), (client, sequence, index))?;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, topic: &str, partition: i32, offset: i64, payload: Payload) -> Result<(), String> {
+        let seen = self.seen.entry((topic.to_string(), partition)).or_default();
+        match seen.insert(offset, payload) {
+            Some(before) if before != payload => {
+                Err(format!("{topic}-{partition} offset {offset}: {before:?} before, {payload:?} now"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a power cut may take what this topic acknowledged.
+    pub fn is_lossy(&self, topic: &str) -> bool {
+        self.lossy_topics.iter().any(|lossy| lossy == topic)
+    }
+
+    /// A power cut may have taken what lossy topics had acknowledged; start over with those.
+    pub fn forget_lossy(&mut self) {
+        let lossy = &self.lossy_topics;
+        self.seen.retain(|(topic, _), _| !lossy.contains(topic));
+        for sent in self.sent.values_mut().filter(|sent| lossy.contains(&sent.topic)) {
+            sent.acknowledged_at = None;
+        }
+    }
+
+    /// Judges the records of a fetch from `offset`; the offset behind the last.
+    pub fn read(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        high_watermark: i64,
+        records: &Bytes,
+    ) -> Result<i64, String> {
+        let place = format!("{topic}-{partition}");
+        let mut iter = BatchIter::new(records);
+        let mut next: Option<i64> = None;
+        let mut found = Vec::new();
+        for (info, batch) in iter.by_ref() {
+            if !crc_matches(batch) {
+                return Err(format!("{place}: the batch at {} has a wrong CRC", info.base_offset));
+            }
+            if next.is_some_and(|next| next != info.base_offset) {
+                return Err(format!("{place}: a gap before {}", info.base_offset));
+            }
+            if next.is_none() && !(info.base_offset <= offset && offset <= info.last_offset()) {
+                return Err(format!("{place}: a fetch of {offset} got the batch {}", info.base_offset));
+            }
+            next = Some(info.last_offset() + 1);
+            let unpacked = Records::of(batch, 1 << 26).map_err(|error| format!("{place}: {error}"))?;
+            for record in unpacked.iter() {
+                let record = record.map_err(|error| format!("{place}: {error}"))?;
+                found.push((record.offset, parse(record.key).ok_or_else(|| format!("{place}: a foreign record"))?));
+            }
+        }
+        if iter.position() != records.len() {
+            return Err(format!("{place}: a fetch ends within a batch ({} of {})", iter.position(), records.len()));
+        }
+        let next = next.unwrap_or(offset);
+        if next > high_watermark {
+            return Err(format!("{place}: read to {next}, above the high watermark {high_watermark}"));
+        }
+        for (at, payload) in found {
+            self.read += 1;
+            if !self.sent.contains_key(&(payload.0, payload.1)) {
+                return Err(format!("{place} offset {at}: {payload:?} was never sent"));
+            }
+            self.note(topic, partition, at, payload)?;
+        }
+        Ok(next)
+    }
+
+    /// The whole of a partition was read from 0 to `end`: nothing acknowledged is missing, nothing is there twice.
+    pub fn judge(&self, topic: &str, partition: i32, end: i64) -> Result<(), String> {
+        let empty = BTreeMap::new();
+        let seen = self.seen.get(&(topic.to_string(), partition)).unwrap_or(&empty);
+        let place = format!("{topic}-{partition}");
+        if seen.len() as i64 != end || seen.keys().next_back().is_some_and(|last| *last != end - 1) {
+            let last = seen.keys().next_back();
+            return Err(format!("{place}: {} offsets known, last {last:?}, but the log ends at {end}", seen.len()));
+        }
+        let mut once = std::collections::BTreeSet::new();
+        for (offset, payload) in seen {
+            if !once.insert(payload) {
+                return Err(format!("{place} offset {offset}: {payload:?} is there twice"));
+            }
+        }
+        for ((client, sequence), sent) in &self.sent {
+            if sent.topic != topic || sent.partition != partition {
+                continue;
+            }
+            let Some(base) = sent.acknowledged_at else { continue };
+            for index in 0..sent.records {
+                if seen.get(&(base + i64::from(index))) != Some(&(*client, *sequence, index)) {
+                    return Err(format!("{place}: client {client} batch {sequence} was acknowledged and is lost"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse(key: Option<&[u8]>) -> Option<Payload> {
+    let key: &[u8; 16] = key?.try_into().ok()?;
+    let client = u32::from_be_bytes([key[0], key[1], key[2], key[3]]);
+    let mut sequence = [0; 8];
+    sequence.copy_from_slice(&key[4..12]);
+    let index = i32::from_be_bytes([key[12], key[13], key[14], key[15]]);
+    Some((client, u64::from_be_bytes(sequence), index))
+}

@@ -1,0 +1,171 @@
+//! What happens in a run: topics, clients, ends of all kinds, and at last the judgement.
+
+use bytes::Bytes;
+use pelton_log::Sabotage;
+use pelton_wire::messages as m;
+
+use crate::client::{self, Role};
+use crate::disk::{Crash, Faults};
+use crate::world::{Summary, World};
+
+/// Runs one seed.
+pub fn run(seed: u64, trace: bool, sabotage: Option<Sabotage>) -> Result<Summary, String> {
+    let mut world = World::new(seed, trace, sabotage);
+    world.start()?;
+    create(&mut world)?;
+    let rounds = 2 + world.prng.below(4);
+    for _ in 0..rounds {
+        world.connect_clients();
+        world.disk.faults = faults(&mut world);
+        let duration_ms = 5 + world.prng.below(400);
+        world.run_for(duration_ms)?;
+        end(&mut world)?;
+        world.disk.faults = Faults::default();
+        start_again(&mut world, sabotage)?;
+    }
+    finish(&mut world)?;
+    judge(&mut world)?;
+    damage(&mut world, sabotage)?;
+    world.summary.acknowledged = world.oracle.acknowledged;
+    world.summary.read = world.oracle.read;
+    Ok(world.summary)
+}
+
+/// Topics and clients. Partitions are placed on shards in turn, so a client of one shard uses every other partition.
+fn create(world: &mut World) -> Result<(), String> {
+    let shards = i32::from(world.config().shards);
+    let partitions = shards * (1 + world.prng.below(2) as i32);
+    world.create_topic("sync", partitions, &[("segment.bytes", "1048576")])?;
+    let flush = ["100", "9223372036854775807"][world.prng.below(2) as usize];
+    world.create_topic("async", partitions, &[("flush.messages", flush), ("flush.ms", "200")])?;
+    world.oracle.lossy_topics.push("async".to_string());
+    for topic in ["sync", "async"] {
+        for shard in 0..shards {
+            let mine: Vec<i32> = (0..partitions).filter(|partition| partition % shards == shard).collect();
+            let goal = 20 + world.prng.below(150);
+            // A lossy topic and a producer that goes on where it was do not go together after a power cut.
+            let role = if topic == "sync" { Role::Idempotent } else { Role::Plain };
+            world.add_client(role, topic, mine.clone(), goal, -1);
+            let acks = [-1, 1, 0][world.prng.below(3) as usize];
+            world.add_client(Role::Plain, topic, mine.clone(), goal / 2, acks);
+            world.add_client(Role::Reader, topic, mine, goal / 2, -1);
+        }
+    }
+    Ok(())
+}
+
+fn faults(world: &mut World) -> Faults {
+    Faults {
+        no_space: world.prng.one_in(8),
+        journal_error_one_in: if world.prng.one_in(10) { 20 + world.prng.below(200) } else { 0 },
+    }
+}
+
+fn end(world: &mut World) -> Result<(), String> {
+    match world.prng.below(5) {
+        0 => {
+            let healthy = world.disk.faults.journal_error_one_in == 0 && !world.disk.faults.no_space;
+            if healthy { world.stop() } else { crash(world, Crash::Kill) }
+        }
+        1 | 2 => crash(world, Crash::Kill),
+        _ => crash(world, Crash::PowerCut),
+    }
+}
+
+fn crash(world: &mut World, kind: Crash) -> Result<(), String> {
+    world.crash(kind);
+    Ok(())
+}
+
+/// Starts; sometimes ends again before recovery is through, which must not matter.
+fn start_again(world: &mut World, sabotage: Option<Sabotage>) -> Result<(), String> {
+    let _ = sabotage;
+    while world.prng.one_in(4) {
+        world.start()?;
+        let steps = world.prng.below(30);
+        let _ = world.run_until(|_| false, steps);
+        let kind = if world.prng.one_in(2) { Crash::Kill } else { Crash::PowerCut };
+        world.crash(kind);
+    }
+    world.start()
+}
+
+/// No more faults: everything that was begun comes to an end.
+fn finish(world: &mut World) -> Result<(), String> {
+    for _ in 0..20 {
+        world.connect_clients();
+        world.run_for(60_000)?;
+        if world.clients.iter().all(client::Client::is_done) {
+            return Ok(());
+        }
+    }
+    let open: Vec<u32> = world.clients.iter().filter(|client| !client.is_done()).map(|client| client.id).collect();
+    Err(format!("clients {open:?} do not come to an end"))
+}
+
+/// Reads every partition whole and holds it against what is known.
+fn judge(world: &mut World) -> Result<(), String> {
+    let mut all: Vec<(String, i32)> = Vec::new();
+    for client in &world.clients {
+        for partition in &client.partitions {
+            if !all.contains(&(client.topic.clone(), *partition)) {
+                all.push((client.topic.clone(), *partition));
+            }
+        }
+    }
+    for (topic, partition) in all {
+        let end = read_whole(world, &topic, partition)?;
+        world.oracle.judge(&topic, partition, end)?;
+    }
+    Ok(())
+}
+
+fn read_whole(world: &mut World, topic: &str, partition: i32) -> Result<i64, String> {
+    let (mut offset, mut turns) = (0, 0);
+    loop {
+        let mut body = client::fetch_body(topic, partition, offset, &mut world.prng);
+        body.max_wait_ms = 0;
+        let answer: m::FetchResponseData = world.fetch_at_leader(partition, 11, &body)?;
+        let data = answer.responses.first().and_then(|topic| topic.partitions.first());
+        let data = data.ok_or("a fetch answer without its partition")?;
+        if data.error_code != 0 {
+            return Err(format!("{topic}-{partition}: fetch error {} at {offset}", data.error_code));
+        }
+        let records = data.records.clone().unwrap_or_else(Bytes::new);
+        let next = world.oracle.read(topic, partition, offset, data.high_watermark, &records)?;
+        if next == data.high_watermark {
+            return Ok(next);
+        }
+        if next == offset {
+            return Err(format!("{topic}-{partition}: nothing to read at {offset} of {}", data.high_watermark));
+        }
+        offset = next;
+        turns += 1;
+        if turns > 100_000 {
+            return Err(format!("{topic}-{partition}: no end in sight"));
+        }
+    }
+}
+
+/// Damage of what was flushed must be noticed at the next start, or do no harm; it must never be cut away silently. Only
+/// the very last group may go, as a torn tail would: nothing behind it says that it was flushed.
+fn damage(world: &mut World, sabotage: Option<Sabotage>) -> Result<(), String> {
+    let of_damage = matches!(sabotage, Some(Sabotage::SkipFrameCrc | Sabotage::SkipTornCheck));
+    if !of_damage && (sabotage.is_some() || !world.prng.one_in(3)) {
+        return Ok(());
+    }
+    // A last commit to each shard, so that a group that nothing follows holds no client's records.
+    world.create_topic("last", i32::from(world.config().shards), &[])?;
+    let shards = world.config().shards;
+    for shard in 0..shards {
+        world.touch_shard(shard)?;
+    }
+    world.crash(Crash::Kill);
+    let journal_bytes = world.config().journal_bytes;
+    let (at, shard) = (world.prng.below(journal_bytes) as usize, world.prng.below(u64::from(shards)) as u16);
+    world.disk.flip_journal_bit(shard, at);
+    match world.start() {
+        Err(_) => Ok(()),
+        Ok(()) => judge(world).map_err(|error| format!("after damage at {at} of shard {shard}: {error}")),
+    }
+}

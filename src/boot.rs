@@ -1,9 +1,10 @@
 //! `pelton start`: takes the data directory, plans the shards, starts them, tells the user, waits for the signal to stop, and
 //! stops them. Makes no decision about records and does no I/O for them.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pelton_model::limits::SHARDS_MAX;
 use pelton_model::{BrokerConfig, ClusterId, ListenerMode, NodeId, ShardId};
@@ -23,6 +24,11 @@ use crate::start_screen;
 const EXIT_IMPATIENT: i32 = 130;
 /// The id of a node that was given none.
 const NODE_ID_DEFAULT: NodeId = NodeId(1);
+
+/// How long a port is waited for.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+/// Signals this soon after the first are the same wish: some supervisors send one to the process and one to its group.
+const SAME_WISH: Duration = Duration::from_millis(500);
 
 /// Runs a broker until it is told to stop.
 pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
@@ -56,7 +62,11 @@ fn stop(signals: Signals, signal: &str, running: Running, status: &Status) -> Re
     status.set(Phase::Stopping);
     // Detached on purpose: it lives until the process ends, or ends it.
     let _ = std::thread::Builder::new().name("pelton-signals".to_string()).spawn(move || {
-        let signal = signals.wait();
+        let first = Instant::now();
+        let mut signal = signals.wait();
+        while first.elapsed() < SAME_WISH {
+            signal = signals.wait();
+        }
         eprintln!("{signal}: ending at once; the next start recovers from the journal");
         std::process::exit(EXIT_IMPATIENT);
     });
@@ -134,7 +144,7 @@ fn addresses(config: &StartConfig, shards: u16) -> Result<Vec<Option<SocketAddr>
     let mut addresses = vec![None; usize::from(shards)];
     for shard in 0..listening {
         let address = SocketAddr::new(base.ip(), base.port() + shard);
-        TcpListener::bind(address).map_err(|error| {
+        try_port(address).map_err(|error| {
             Failure::error(format!(
                 "the port {} for clients of shard {shard} cannot be had: {error} ({address}). Stop what uses it, or \
                  choose another with --kafka HOST:PORT",
@@ -144,6 +154,19 @@ fn addresses(config: &StartConfig, shards: u16) -> Result<Vec<Option<SocketAddr>
         addresses[usize::from(shard)] = Some(address);
     }
     Ok(addresses)
+}
+
+/// Binds once and lets go. A port is waited for a little: the kernel closes the sockets of a killed broker's rings only some
+/// time after its process is gone.
+fn try_port(address: SocketAddr) -> std::io::Result<()> {
+    let began = Instant::now();
+    loop {
+        match TcpListener::bind(address) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() != ErrorKind::AddrInUse || began.elapsed() > PORT_PATIENCE => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
 }
 
 /// One plan per shard: on a core of its own while there are enough, otherwise wherever the kernel puts it.

@@ -173,16 +173,14 @@ impl Storage {
 
     /// Takes a clean stop one step further.
     pub(crate) fn advance_stop(&mut self, snapshots: &dyn Snapshots, out: &mut Vec<DiskEffect>) {
-        if self.phase != Phase::Running {
-            return;
+        let quiet = self.journal_writes == 0 && !self.journal_syncing && !self.journal.needs_sync();
+        if self.retry_at_ns.is_some() && quiet && (self.journal.forming.is_empty() || !self.can_seal()) {
+            // No room to lay down, but the journal has all that was acknowledged: the next start goes on from there.
+            return self.say_last_word(out);
         }
         let flushed = self.journal.forming.is_empty() && self.journal.flushed() == self.journal.last_sealed();
-        if !flushed {
+        if self.phase != Phase::Running || !flushed {
             return;
-        }
-        if self.retry_at_ns.is_some() {
-            // No room to lay down, but the journal has it all: the next start goes on from there.
-            return self.say_last_word(out);
         }
         if self.journal.first_needed().0 <= self.journal.last_sealed()
             || self.checkpointing.underway.is_some()
@@ -194,6 +192,10 @@ impl Storage {
             self.make_checkpoint(snapshots, true);
             self.write_checkpoint(out);
         }
+    }
+
+    fn can_seal(&self) -> bool {
+        self.phase == Phase::Running && self.journal.fits(0)
     }
 
     fn write_last_indexes(&mut self, out: &mut Vec<DiskEffect>) {

@@ -3,7 +3,8 @@
 //! segment begins.
 //!
 //! The last block of a segment is usually unfinished: it is kept in memory and written again with the same bytes and more
-//! behind them, so that every write is whole blocks and no byte of log ever changes.
+//! behind them, so that every write is whole blocks and no byte of log ever changes. For the same reason only what is
+//! flushed is laid down, whatever the topic's durability.
 
 use bytes::Bytes;
 use pelton_model::limits::BLOCK_BYTES;
@@ -31,7 +32,7 @@ struct Plan {
 impl Storage {
     /// Starts lay-downs where a partition has enough, or room is needed.
     pub(crate) fn start_lay_downs(&mut self, now: Now, out: &mut Vec<DiskEffect>) {
-        if self.phase == Phase::Failed || self.retry_at_ns.is_some() {
+        if self.phase == Phase::Failed || !self.recovery_synced || self.retry_at_ns.is_some() {
             return;
         }
         let ready: Vec<PartitionSlot> = self.ready.iter().copied().collect();
@@ -66,8 +67,10 @@ impl Storage {
         if partition.laying.is_some() || partition.reading_partial {
             return;
         }
-        let stable = if partition.config.flush_every_append() { flushed } else { written };
-        let Some(plan) = plan(partition, stable, write_bytes, now.wall_ms) else { return };
+        let Some(plan) = plan(partition, flushed, write_bytes, now.wall_ms) else {
+            // Unflushed data could be lost by the journal after all, and other data come to its place in the segment.
+            return self.journal.want_sync(written);
+        };
         if plan.roll || partition.segments.is_empty() {
             self.begin_segment(now, slot, &plan, out);
         }

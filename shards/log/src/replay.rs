@@ -54,6 +54,7 @@ pub(crate) fn replay(
     }
     let metadata = Bytes::from(checkpoint.metadata);
     replay.recovered.metadata_snapshot = (!metadata.is_empty()).then_some(metadata);
+    replay.storage.recovery_synced = frames.is_empty();
     for found in frames {
         replay.frame(journal, found)?;
     }

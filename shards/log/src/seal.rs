@@ -103,6 +103,11 @@ impl Storage {
         if self.journal.flush_due_ns().is_some_and(|due| due <= now.monotonic_ns) {
             self.journal.want_sync(self.journal.written());
         }
+        if self.phase == Phase::Recovering && !self.recovery_synced && !self.journal_syncing {
+            self.journal_syncing = true;
+            let ticket = self.ticket(Op::RecoverySync);
+            out.push(DiskEffect::JournalSync { ticket });
+        }
         if self.phase == Phase::Running && !self.journal_syncing && self.journal.needs_sync() {
             let covers = self.journal.completions();
             self.journal_syncing = true;
@@ -145,6 +150,15 @@ impl Storage {
                 self.journal.complete_sync(covers);
                 self.advance(progress);
             }
+        }
+    }
+
+    /// What an earlier life may have left in the drive's cache is stable: it may go to segments.
+    pub(crate) fn handle_recovery_sync(&mut self, result: Result<Bytes, DiskError>) {
+        self.journal_syncing = false;
+        match result {
+            Err(error) => self.fail("a flush of the journal", &error),
+            Ok(_) => self.recovery_synced = true,
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) enum Op {
     JournalSync {
         covers: u64,
     },
+    /// Of what an earlier life wrote.
+    RecoverySync,
     LayWrite(PartitionSlot, Offset),
     LaySync(PartitionSlot, Offset),
     LayPartial(PartitionSlot, Offset),
@@ -68,6 +70,8 @@ pub struct Storage {
     pub(crate) ops: BTreeMap<Ticket, Op>,
     pub(crate) journal_writes: usize,
     pub(crate) journal_syncing: bool,
+    /// What recovery read from the journal is known to be on stable storage.
+    pub(crate) recovery_synced: bool,
     /// Partitions with enough to lay down.
     pub(crate) ready: BTreeSet<PartitionSlot>,
     pub(crate) lay_downs: usize,
@@ -117,6 +121,7 @@ impl Storage {
             ops: BTreeMap::new(),
             journal_writes: 0,
             journal_syncing: false,
+            recovery_synced: true,
             ready: BTreeSet::new(),
             lay_downs: 0,
             checkpointing,
@@ -346,10 +351,12 @@ impl Storage {
     pub fn deadline(&self) -> Option<u64> {
         match self.phase {
             Phase::Stopped | Phase::Failed => None,
-            _ => [self.retry_at_ns, self.doomed.due_ns(), self.journal.flush_due_ns()]
-                .into_iter()
-                .flatten()
-                .min(),
+            _ => {
+                // While a write or sync is in flight its completion ends a turn, which looks at what is due.
+                let busy = self.journal_syncing || self.journal_writes > 0;
+                let flush_due_ns = if busy { None } else { self.journal.flush_due_ns() };
+                [self.retry_at_ns, self.doomed.due_ns(), flush_due_ns].into_iter().flatten().min()
+            }
         }
     }
 
@@ -360,6 +367,7 @@ impl Storage {
             Op::JournalWrite { sequence, covers } => {
                 self.handle_journal_write(sequence, covers, done.result, progress);
             }
+            Op::RecoverySync => self.handle_recovery_sync(done.result),
             Op::JournalSync { covers } => self.handle_journal_sync(covers, done.result, progress),
             Op::LayWrite(slot, base) => self.handle_lay_write(now, slot, base, done.result, out),
             Op::LaySync(slot, base) => self.handle_lay_sync(now, slot, base, done.result),

@@ -62,7 +62,9 @@ impl Sockets {
         let mut sent = 0;
         let broken = loop {
             let Some(connection) = self.connections.get_mut(id.0) else { return };
-            if sent >= TURN_BYTES_MAX {
+            // A step that sent something may have found the socket full after that: one wait at a time, for a second
+            // one would end while a file range is on its way into the pipe, and start it twice.
+            if connection.send_waits || sent >= TURN_BYTES_MAX {
                 break None;
             }
             let step = match connection.queue.front() {
@@ -112,6 +114,7 @@ impl Sockets {
 
 /// Waits until the socket takes bytes.
 pub fn wait_writable(context: &mut Context, connection: &mut Connection) -> Step {
+    debug_assert!(!connection.send_waits, "one wait at a time");
     let fd = types::Fd(connection.socket.as_raw_fd());
     let entry = opcode::PollAdd::new(fd, libc::POLLOUT as u32).build();
     connection.ops += 1;

@@ -155,6 +155,7 @@ impl Pipes {
                 Err(_) => self.no_cachestat = true,
             }
         }
+        debug_assert!(!connection.send_waits, "one wait at a time");
         let entry =
             opcode::Splice::new(types::Fd(from), position as i64, types::Fd(to), -1, length as u32).build();
         let op = Op::Fill { connection: connection.id, _file: file.clone() };

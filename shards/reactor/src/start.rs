@@ -26,8 +26,9 @@ use crate::ring::Ring;
 use crate::segments::Segments;
 use crate::sockets::Sockets;
 
-/// How often a busy shard looks at the executor's own completions (research/feasibility.md section 1).
-const PREEMPT: Duration = Duration::from_millis(1);
+/// The executor's preempt timer. Shards do no I/O through the executor, so nothing waits for it; and it must be longer
+/// than any time the thread may be descheduled, or the executor may sleep on runnable tasks (see `driver`).
+const PREEMPT: Duration = Duration::from_secs(10);
 /// Memory the executor registers for files of its own, which a shard does not use.
 const EXECUTOR_IO_BYTES: usize = 1 << 20;
 

@@ -125,10 +125,8 @@ impl Client {
         self.connected = false;
         match self.role {
             Role::Idempotent => {
-                let again = std::mem::take(&mut self.unacked);
-                for sending in again.into_iter().rev() {
-                    self.unsent.push_front(sending);
-                }
+                self.unsent.extend(std::mem::take(&mut self.unacked));
+                self.unsent.make_contiguous().sort_by_key(|sending| sending.sequence);
             }
             _ => self.unacked.clear(),
         }

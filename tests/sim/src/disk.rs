@@ -116,6 +116,13 @@ pub struct Operation {
     covers: u64,
 }
 
+impl Operation {
+    /// True unless it only reads.
+    pub fn changes(&self) -> bool {
+        !matches!(self.kind, Kind::Read { .. })
+    }
+}
+
 enum Kind {
     Write { position: usize, bytes: Bytes, sync: bool },
     Sync,

@@ -229,9 +229,11 @@ impl World {
         }
         self.run_until(|world| world.stopped == usize::from(world.config.shards), 200_000)?;
         self.shards.clear();
-        if !self.in_flight.is_empty() {
-            return Err(format!("stopped with {} disk operations in flight", self.in_flight.len()));
+        let writes = self.in_flight.values().filter(|operation| operation.changes()).count();
+        if writes > 0 {
+            return Err(format!("stopped with {writes} writes in flight"));
         }
+        self.in_flight.clear();
         self.after_end();
         Ok(())
     }

@@ -52,13 +52,17 @@ impl Status {
 /// Listens and answers until the process ends. Returns the address, with the port that was chosen if 0 was given.
 pub fn serve(address: &HostPort, status: Arc<Status>) -> Result<SocketAddr, Failure> {
     let remedy = "Choose another with --admin HOST:PORT, or --admin off";
-    let socket_address = address.resolve().map_err(|words| Failure::error(format!("--admin {words}. {remedy}")))?;
-    let listener = TcpListener::bind(socket_address)
-        .map_err(|error| Failure::error(format!("the admin address {address} cannot be had: {error}. {remedy}")))?;
+    let socket_address =
+        address.resolve().map_err(|words| Failure::error(format!("--admin {words}. {remedy}")))?;
+    let listener = TcpListener::bind(socket_address).map_err(|error| {
+        Failure::error(format!("the admin address {address} cannot be had: {error}. {remedy}"))
+    })?;
     let started = || -> std::io::Result<SocketAddr> {
         for _ in 0..THREADS {
             let (listener, status) = (listener.try_clone()?, status.clone());
-            std::thread::Builder::new().name("pelton-admin".to_string()).spawn(move || accept(&listener, &status))?;
+            std::thread::Builder::new()
+                .name("pelton-admin".to_string())
+                .spawn(move || accept(&listener, &status))?;
         }
         listener.local_addr()
     };
@@ -158,7 +162,10 @@ mod tests {
         let get = |path: &str| ask(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
         assert!(get("/livez").starts_with("HTTP/1.1 200 OK\r\n"));
         let starting = get("/readyz");
-        assert!(starting.starts_with("HTTP/1.1 503 ") && starting.contains("\"status\":\"starting\""), "{starting}");
+        assert!(
+            starting.starts_with("HTTP/1.1 503 ") && starting.contains("\"status\":\"starting\""),
+            "{starting}"
+        );
         status.set(Phase::Serving);
         assert!(get("/readyz?x=1").starts_with("HTTP/1.1 200 OK\r\n"));
         status.set(Phase::Stopping);
@@ -186,6 +193,10 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
         let failure = serve(&HostPort::new("127.0.0.1", port), Status::new()).unwrap_err();
-        assert!(failure.message.contains(&port.to_string()) && failure.message.contains("--admin"), "{}", failure.message);
+        assert!(
+            failure.message.contains(&port.to_string()) && failure.message.contains("--admin"),
+            "{}",
+            failure.message
+        );
     }
 }

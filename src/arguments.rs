@@ -9,8 +9,10 @@ use crate::cli::{cluster, consume, produce, topic};
 /// A message broker that speaks Kafka's protocol, and its command line.
 #[derive(Parser, Debug)]
 #[command(name = "pelton", version)]
-#[command(after_help = "Exit codes: 0 done, 1 the cluster answered with an error, 2 usage, 3 cannot connect, \
-                        10 unhealthy, 20 corruption.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 the cluster answered with an error, 2 usage, 3 cannot connect, \
+                        10 unhealthy, 20 corruption."
+)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -82,7 +84,14 @@ pub enum Format {
 #[derive(Args, Debug, Clone)]
 pub struct Target {
     /// Brokers to ask first, HOST:PORT with commas between
-    #[arg(short, long, env = "PELTON_BROKERS", hide_env_values = true, value_name = "LIST", default_value = "127.0.0.1:9092")]
+    #[arg(
+        short,
+        long,
+        env = "PELTON_BROKERS",
+        hide_env_values = true,
+        value_name = "LIST",
+        default_value = "127.0.0.1:9092"
+    )]
     pub brokers: String,
     /// How to print
     #[arg(long, value_enum, default_value_t)]

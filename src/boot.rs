@@ -78,7 +78,12 @@ fn stop(signals: Signals, signal: &str, running: Running, status: &Status) -> Re
 
 /// Makes the data directory fit: a new one gets its identity, one with another number of shards is redistributed. Fills in
 /// what the configuration takes from it. Returns the generation to start.
-fn prepare(data: &mut DataDir, config: &mut StartConfig, shards: u16, logger: &Logger) -> Result<u32, Failure> {
+fn prepare(
+    data: &mut DataDir,
+    config: &mut StartConfig,
+    shards: u16,
+    logger: &Logger,
+) -> Result<u32, Failure> {
     if data.meta().is_none() {
         let node_id = config.node_id.unwrap_or(NODE_ID_DEFAULT);
         let cluster_id = config.cluster_id.clone().map_or_else(new_cluster_id, Ok)?;
@@ -119,7 +124,9 @@ fn start(plans: Vec<ShardPlan>, config: &BrokerConfig, logger: &Logger) -> Resul
 }
 
 fn new_cluster_id() -> Result<String, Failure> {
-    KafkaUuid::random().map(|id| id.to_string()).map_err(|error| Failure::error(format!("no random bytes: {error}")))
+    KafkaUuid::random()
+        .map(|id| id.to_string())
+        .map_err(|error| Failure::error(format!("no random bytes: {error}")))
 }
 
 /// The cores this process may use, in order; one unnamed core if that cannot be told.
@@ -163,7 +170,9 @@ fn try_port(address: SocketAddr) -> std::io::Result<()> {
     loop {
         match TcpListener::bind(address) {
             Ok(_) => return Ok(()),
-            Err(error) if error.kind() != ErrorKind::AddrInUse || began.elapsed() > PORT_PATIENCE => return Err(error),
+            Err(error) if error.kind() != ErrorKind::AddrInUse || began.elapsed() > PORT_PATIENCE => {
+                return Err(error);
+            }
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }

@@ -135,9 +135,9 @@ fn read_file(path: &Path, given: &mut BTreeMap<&'static str, Given>) -> Result<(
             continue;
         }
         let source = format!("{}:{}", path.display(), number + 1);
-        let (name, value) = line
-            .split_once('=')
-            .ok_or_else(|| Failure::usage(format!("{source}: a line is key=value, a comment begins with #")))?;
+        let (name, value) = line.split_once('=').ok_or_else(|| {
+            Failure::usage(format!("{source}: a line is key=value, a comment begins with #"))
+        })?;
         put(given, name.trim(), unquoted(value.trim()), source)?;
     }
     Ok(())
@@ -162,8 +162,11 @@ fn read_environment(
         if let Some((_, name)) = known.iter().find(|(known, _)| *known == variable) {
             let key = keys::find(name).expect("names() yields only names that find() knows");
             given.insert(key, Given { value, source: variable });
-        } else if let Some(near) = suggest::nearest(&variable[PREFIX.len()..], known.iter().map(|(known, _)| &known[PREFIX.len()..])) {
-            warnings.push(format!("{variable} in the environment is no setting. Did you mean {PREFIX}{near}?"));
+        } else if let Some(near) =
+            suggest::nearest(&variable[PREFIX.len()..], known.iter().map(|(known, _)| &known[PREFIX.len()..]))
+        {
+            warnings
+                .push(format!("{variable} in the environment is no setting. Did you mean {PREFIX}{near}?"));
         }
     }
 }

@@ -45,10 +45,14 @@ impl Meta {
             let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
             found.ok_or(format!("{name} is missing"))
         };
-        let number = |name: &str| -> Result<u32, String> { value(name)?.parse().map_err(|_| format!("{name} is no number")) };
+        let number = |name: &str| -> Result<u32, String> {
+            value(name)?.parse().map_err(|_| format!("{name} is no number"))
+        };
         let format = number("format")?;
         if format != FORMAT {
-            return Err(format!("it has format {format}, this program reads {FORMAT}; use the program that wrote it"));
+            return Err(format!(
+                "it has format {format}, this program reads {FORMAT}; use the program that wrote it"
+            ));
         }
         let at = text.find("crc32c=").ok_or("crc32c is missing")?;
         if value("crc32c")? != format!("{:08x}", crc32c(&text.as_bytes()[..at])) {
@@ -77,7 +81,10 @@ impl DataDir {
     /// Takes hold of `path`, making it if it is missing.
     pub fn open(path: &Path) -> Result<DataDir, Failure> {
         let failed = |what: &str, error: std::io::Error| {
-            Failure::error(format!("data directory {}: {what}: {error}. Choose another with --data-dir", path.display()))
+            Failure::error(format!(
+                "data directory {}: {what}: {error}. Choose another with --data-dir",
+                path.display()
+            ))
         };
         fs::create_dir_all(path).map_err(|error| failed("cannot make it", error))?;
         let path = path.canonicalize().map_err(|error| failed("cannot use it", error))?;
@@ -143,8 +150,9 @@ impl DataDir {
     /// Makes `meta` what the directory is, durably: after a crash it holds the old one or the new one. The directories of
     /// the new shards have to exist.
     pub fn commit(&mut self, meta: Meta) -> Result<(), Failure> {
-        self.try_commit(&meta)
-            .map_err(|error| Failure::error(format!("{}: {error}. Is the disk full?", self.path.join(META).display())))?;
+        self.try_commit(&meta).map_err(|error| {
+            Failure::error(format!("{}: {error}. Is the disk full?", self.path.join(META).display()))
+        })?;
         self.meta = Some(meta);
         Ok(())
     }
@@ -176,14 +184,17 @@ impl DataDir {
         for generation in self.generations()? {
             if generation != keep {
                 let path = self.generation(generation);
-                fs::remove_dir_all(&path).map_err(|error| Failure::error(format!("{}: {error}", path.display())))?;
+                fs::remove_dir_all(&path)
+                    .map_err(|error| Failure::error(format!("{}: {error}", path.display())))?;
             }
         }
         Ok(())
     }
 
     fn generations(&self) -> Result<Vec<u32>, Failure> {
-        let failed = |error: std::io::Error| Failure::error(format!("data directory {}: {error}", self.path.display()));
+        let failed = |error: std::io::Error| {
+            Failure::error(format!("data directory {}: {error}", self.path.display()))
+        };
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
@@ -196,7 +207,9 @@ impl DataDir {
     fn check_empty(&self) -> Result<(), Failure> {
         let path = self.path.display();
         if self.path.join("meta.properties").exists() {
-            return Err(Failure::error(format!("{path} is a data directory of Apache Kafka. Choose another --data-dir")));
+            return Err(Failure::error(format!(
+                "{path} is a data directory of Apache Kafka. Choose another --data-dir"
+            )));
         }
         let partitions = fs::read_dir(self.partitions()).is_ok_and(|mut entries| entries.next().is_some());
         if partitions {
@@ -234,7 +247,8 @@ fn lock(path: &Path) -> Result<File, Failure> {
         Failure::error(format!("{}: {error}. Give this user the right to write there", lock_path.display()))
     };
     let mut options = OpenOptions::new();
-    let mut file = options.read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(failed)?;
+    let mut file =
+        options.read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {
             // For people only; the lock itself is the kernel's and ends with the process.

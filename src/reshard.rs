@@ -24,9 +24,13 @@ type Slots = [Option<Bytes>; 2];
 /// Redistributes the partitions of `data` over `shards` shards. The shards of its present generation must have stopped
 /// cleanly. On an error, or a crash, the directory is as before, or as after.
 pub fn reshard(data: &mut DataDir, shards: u16) -> Result<(), Failure> {
-    let meta = data.meta().cloned().ok_or_else(|| Failure::error("a new data directory has nothing to redistribute"))?;
-    let old: Vec<Slots> =
-        (0..meta.shards).map(|shard| read_slots(&data.shard(meta.generation, shard))).collect::<Result<_, _>>()?;
+    let meta = data
+        .meta()
+        .cloned()
+        .ok_or_else(|| Failure::error("a new data directory has nothing to redistribute"))?;
+    let old: Vec<Slots> = (0..meta.shards)
+        .map(|shard| read_slots(&data.shard(meta.generation, shard)))
+        .collect::<Result<_, _>>()?;
     let new = new_checkpoints(&old, meta.node_id, shards)?;
     switch(data, &meta, &new)
 }
@@ -35,8 +39,9 @@ pub fn reshard(data: &mut DataDir, shards: u16) -> Result<(), Failure> {
 fn new_checkpoints(old: &[Slots], node_id: NodeId, shards: u16) -> Result<Vec<Bytes>, Failure> {
     let first = old.first().ok_or_else(|| Failure::corruption("`meta` names no shards"))?;
     let metadata = metadata_of(first).map_err(damaged)?;
-    let mut image = MetadataImage::from_snapshot(&metadata)
-        .map_err(|error| Failure::corruption(format!("the metadata in the checkpoint is damaged: {error}")))?;
+    let mut image = MetadataImage::from_snapshot(&metadata).map_err(|error| {
+        Failure::corruption(format!("the metadata in the checkpoint is damaged: {error}"))
+    })?;
     let records = placement::reshard(&image, node_id, shards);
     let offset = image.applied_offset() + 1;
     image.apply(offset, &records);
@@ -58,8 +63,9 @@ fn switch(data: &mut DataDir, meta: &Meta, checkpoints: &[Bytes]) -> Result<(), 
     data.make_shards(new.generation, shards)?;
     for (shard, checkpoint) in checkpoints.iter().enumerate() {
         let directory = data.shard(new.generation, shard as u16);
-        write_checkpoint(&directory, checkpoint)
-            .map_err(|error| Failure::error(format!("{}: {error}. Is the disk full?", directory.display())))?;
+        write_checkpoint(&directory, checkpoint).map_err(|error| {
+            Failure::error(format!("{}: {error}. Is the disk full?", directory.display()))
+        })?;
     }
     // 3. The switch, one rename. 4. The old generation goes; after a crash before this, the next start removes it.
     data.commit(new.clone())?;

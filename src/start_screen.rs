@@ -49,7 +49,13 @@ pub fn show(
     }
 }
 
-fn facts(config: &StartConfig, data: &DataDir, fresh: bool, cores: &[Option<usize>], admin: Option<SocketAddr>) {
+fn facts(
+    config: &StartConfig,
+    data: &DataDir,
+    fresh: bool,
+    cores: &[Option<usize>],
+    admin: Option<SocketAddr>,
+) {
     let broker = &config.broker;
     let file_system = pelton_tuning::disk::file_system(data.path()).unwrap_or_else(|| "?".to_string());
     let free_gib = pelton_tuning::disk::free_bytes(data.path()).map_or(0, |bytes| bytes >> 30);
@@ -64,15 +70,27 @@ fn facts(config: &StartConfig, data: &DataDir, fresh: bool, cores: &[Option<usiz
     let admin = admin.map_or("off".to_string(), |address| format!("http://{address}/ (/livez, /readyz)"));
     eprintln!("  kafka   {}, mode {}     admin  {admin}", listening(config), mode_name(broker.mode));
     let pinned = usize::from(broker.shards) <= cores.len();
-    let on: Vec<String> = cores.iter().take(usize::from(broker.shards)).flatten().map(ToString::to_string).collect();
-    let place = if pinned { format!("on cpu {} (pinned)", on.join(",")) } else { "unpinned, more than cores".to_string() };
-    let flush = broker.topic_defaults.iter().find(|(name, _)| name == "flush.messages").map(|(_, value)| value.as_str());
+    let on: Vec<String> =
+        cores.iter().take(usize::from(broker.shards)).flatten().map(ToString::to_string).collect();
+    let place = if pinned {
+        format!("on cpu {} (pinned)", on.join(","))
+    } else {
+        "unpinned, more than cores".to_string()
+    };
+    let flush = broker
+        .topic_defaults
+        .iter()
+        .find(|(name, _)| name == "flush.messages")
+        .map(|(_, value)| value.as_str());
     let durability = match flush {
         None | Some("1") => "flushed before acknowledged",
         Some(_) => "acknowledged when written",
     };
     let auto = if broker.auto_create_topics { "on" } else { "off" };
-    eprintln!("  shards  {} {place}     durability  {durability}     auto-create topics: {auto}", broker.shards);
+    eprintln!(
+        "  shards  {} {place}     durability  {durability}     auto-create topics: {auto}",
+        broker.shards
+    );
 }
 
 /// Addresses told to clients, shard by shard; the first few.

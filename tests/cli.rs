@@ -22,8 +22,12 @@ fn pelton(arguments: &[&str]) -> Command {
 }
 
 fn run(arguments: &[&str], input: &str) -> Output {
-    let mut child =
-        pelton(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = pelton(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     // A command that refuses its arguments does not read.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
@@ -67,7 +71,8 @@ struct Broker {
 
 impl Broker {
     fn start(name: &str, more: &[&str]) -> Broker {
-        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{name}-{}", std::process::id()));
+        let dir =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         Broker::start_in(dir, ports(5), more)
     }
@@ -77,12 +82,13 @@ impl Broker {
         let log = dir.join("stderr");
         let (kafka, admin) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", port + 4));
         let data = dir.join("data");
-        let child = pelton(&["start", "--data-dir", data.to_str().unwrap(), "--kafka", &kafka, "--admin", &admin])
-            .args(["-X", "pelton.journal.bytes=16777216"])
-            .args(more)
-            .stderr(std::fs::File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
+        let child =
+            pelton(&["start", "--data-dir", data.to_str().unwrap(), "--kafka", &kafka, "--admin", &admin])
+                .args(["-X", "pelton.journal.bytes=16777216"])
+                .args(more)
+                .stderr(std::fs::File::create(&log).unwrap())
+                .spawn()
+                .unwrap();
         let mut broker = Broker { child, port, dir, log };
         broker.wait_until_ready();
         broker
@@ -144,8 +150,21 @@ impl Drop for Broker {
 fn help_is_as_recorded() {
     let mut all = String::new();
     for command in [
-        "", "start", "topic", "topic create", "topic list", "topic describe", "topic alter", "topic add-partitions",
-        "topic trim", "topic delete", "produce", "consume", "cluster", "cluster info", "cluster health",
+        "",
+        "start",
+        "topic",
+        "topic create",
+        "topic list",
+        "topic describe",
+        "topic alter",
+        "topic add-partitions",
+        "topic trim",
+        "topic delete",
+        "produce",
+        "consume",
+        "cluster",
+        "cluster info",
+        "cluster health",
     ] {
         let mut arguments: Vec<&str> = command.split_whitespace().collect();
         arguments.push("--help");
@@ -157,7 +176,10 @@ fn help_is_as_recorded() {
         std::fs::write(&path, &all).unwrap();
     }
     let recorded = std::fs::read_to_string(&path).unwrap();
-    assert!(recorded == all, "help differs from tests/cli/help.txt; record it with PELTON_RECORD=1. Now:\n{all}");
+    assert!(
+        recorded == all,
+        "help differs from tests/cli/help.txt; record it with PELTON_RECORD=1. Now:\n{all}"
+    );
 }
 
 #[test]
@@ -171,7 +193,10 @@ fn wrong_use_ends_with_2_and_says_what_is_right() {
         (&["start", "--mode", "both"], "one of: direct, single"),
         (&["start", "--kafka", "0.0.0.0:18699"], "--advertise"),
         (&["start", "--kafka", "nonsense"], "must be HOST:PORT"),
-        (&["start", "--kafka", "127.0.0.1:65535", "--shards", "2", "--data-dir", "/dev/null/x"], "/dev/null/x"),
+        (
+            &["start", "--kafka", "127.0.0.1:65535", "--shards", "2", "--data-dir", "/dev/null/x"],
+            "/dev/null/x",
+        ),
         (&["start", "--config", "/no/such/file"], "/no/such/file"),
         (&["consume", "t", "-o", "yesterday"], "is no position"),
         (&["consume", "t", "-f", "%x"], "%x is no verb"),
@@ -223,7 +248,8 @@ fn a_silent_server_is_given_up_in_time() {
     let port = ports(1);
     let _listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let began = Instant::now();
-    let (_, err) = expect(3, &["topic", "list", "-b", &format!("127.0.0.1:{port}"), "--timeout", "300ms"], "");
+    let (_, err) =
+        expect(3, &["topic", "list", "-b", &format!("127.0.0.1:{port}"), "--timeout", "300ms"], "");
     assert!(err.contains("no answer in 300ms"), "{err}");
     assert!(began.elapsed() < Duration::from_secs(3));
 }
@@ -239,8 +265,17 @@ fn a_taken_port_or_directory_is_said_by_name() {
     let (_, err) = expect(1, &["start", "--data-dir", other.to_str().unwrap(), "--kafka", &kafka], "");
     assert!(err.contains(&broker.port.to_string()) && err.contains("--kafka"), "{err}");
     let free = format!("127.0.0.1:{}", ports(1));
-    let arguments =
-        ["start", "--data-dir", other.to_str().unwrap(), "--kafka", &free, "--admin", &admin, "--shards", "1"];
+    let arguments = [
+        "start",
+        "--data-dir",
+        other.to_str().unwrap(),
+        "--kafka",
+        &free,
+        "--admin",
+        &admin,
+        "--shards",
+        "1",
+    ];
     let (_, err) = expect(1, &arguments, "");
     assert!(err.contains(&admin) && err.contains("--admin"), "{err}");
     broker.finish();
@@ -251,7 +286,8 @@ fn a_directory_keeps_its_node_and_cluster() {
     let broker = Broker::start("owner", &["--shards", "1", "--node-id", "7"]);
     let (dir, port) = broker.stop();
     let (data, kafka) = (dir.join("data"), format!("127.0.0.1:{port}"));
-    let base = ["start", "--data-dir", data.to_str().unwrap(), "--kafka", &kafka, "--admin", "off", "--shards", "1"];
+    let base =
+        ["start", "--data-dir", data.to_str().unwrap(), "--kafka", &kafka, "--admin", "off", "--shards", "1"];
     let mut other_node = base.to_vec();
     other_node.extend(["--node-id", "8"]);
     assert!(expect(1, &other_node, "").1.contains("belongs to node 7, not 8"));
@@ -295,7 +331,10 @@ fn topics_live_from_create_to_delete() {
     assert!(out.contains("\"key\":\"flush.messages\"") && !out.contains("\"key\":\"retention.ms\""), "{out}");
     assert!(out.contains("\"partitions\":4") && out.contains("\"health\":\"ok\""), "{out}");
     let (_, err) = broker.expect(1, &["topic", "describe", "ordres"], "");
-    assert!(err.contains("UNKNOWN_TOPIC_OR_PARTITION (3)") && err.contains("Did you mean \"orders\"?"), "{err}");
+    assert!(
+        err.contains("UNKNOWN_TOPIC_OR_PARTITION (3)") && err.contains("Did you mean \"orders\"?"),
+        "{err}"
+    );
     let (_, err) = broker.expect(1, &["consume", "order"], "");
     assert!(err.contains("Did you mean \"orders\"?"), "{err}");
     broker.expect(0, &["cluster", "health"], "");
@@ -309,7 +348,8 @@ fn what_is_produced_is_consumed() {
     for mode in ["direct", "single"] {
         let broker = Broker::start(&format!("records-{mode}"), &["--shards", "2", "--mode", mode]);
         broker.expect(0, &["topic", "create", "t", "-p", "4"], "");
-        let (_, err) = broker.expect(0, &["produce", "t", "-K", ":", "-H", "h=1", "-p", "1"], "a:1\nb:2\nc\n");
+        let (_, err) =
+            broker.expect(0, &["produce", "t", "-K", ":", "-H", "h=1", "-p", "1"], "a:1\nb:2\nc\n");
         assert!(err.contains("3 records to t [1] up to offset 2"), "{err}");
         let (out, _) = broker.expect(0, &["consume", "t", "-e", "-f", "%t %p %o %k %v %h"], "");
         assert_eq!(out, "t 1 0 a 1 h=1\nt 1 1 b 2 h=1\nt 1 2  c h=1\n");
@@ -352,7 +392,8 @@ fn records_survive_restarts_with_other_numbers_of_shards() {
     for (round, shards) in ["2", "3", "1", "2"].into_iter().enumerate() {
         let lines: Vec<String> = (0..600).map(|number| format!("{round}/{number}")).collect();
         for partition in 0..6 {
-            let some: String = lines.iter().skip(partition * 100).take(100).map(|line| format!("{line}\n")).collect();
+            let some: String =
+                lines.iter().skip(partition * 100).take(100).map(|line| format!("{line}\n")).collect();
             broker.expect(0, &["produce", "t", "-p", &partition.to_string()], &some);
         }
         expected.extend(lines);
@@ -384,4 +425,25 @@ fn a_killed_broker_has_what_it_acknowledged() {
         assert_eq!(broker.expect(0, &["consume", "t", "-p", partition, "-e"], "").0, lines);
     }
     broker.finish();
+}
+
+#[test]
+fn damaged_data_end_the_start_with_20() {
+    let broker = Broker::start("damaged", &["--shards", "1"]);
+    broker.expect(0, &["topic", "create", "t"], "");
+    let (dir, port) = broker.stop();
+    for slot in ["checkpoint.0", "checkpoint.1"] {
+        let path = dir.join("data/g1/shard-0").join(slot);
+        // One of the two may not have been written yet.
+        if let Ok(mut bytes) = std::fs::read(&path) {
+            bytes[40] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    let (data, kafka) = (dir.join("data"), format!("127.0.0.1:{port}"));
+    let start = ["start", "--data-dir", data.to_str().unwrap(), "--kafka", &kafka, "--admin", "off", "--shards", "1"];
+    let arguments: Vec<&str> = start.into_iter().chain(["-X", "pelton.journal.bytes=16777216"]).collect();
+    let (_, err) = expect(20, &arguments, "");
+    assert!(err.contains("is damaged"), "{err}");
+    std::fs::remove_dir_all(dir).unwrap();
 }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use pelton_wire::api_key::ApiKey;
 use pelton_wire::error_code::ErrorCode;
-use pelton_wire::messages::{Message, MetadataRequestData, MetadataResponseData, metadata_request::MetadataRequestTopic};
+use pelton_wire::messages::{
+    Message, MetadataRequestData, MetadataResponseData, metadata_request::MetadataRequestTopic,
+};
 
 use super::connection::{CallError, Connection};
 use crate::arguments::Target;
@@ -87,7 +89,8 @@ impl Client {
     /// The connection to a broker. On an error of the network, [`Client::drop_broker`] is to be called.
     pub fn broker(&mut self, broker_id: i32) -> Result<&mut Connection, CallError> {
         let address = self.brokers.get(&broker_id).cloned();
-        let address = address.ok_or_else(|| CallError::Network(format!("broker {broker_id} has no address")))?;
+        let address =
+            address.ok_or_else(|| CallError::Network(format!("broker {broker_id} has no address")))?;
         self.connection(&address)
     }
 
@@ -147,7 +150,8 @@ impl Client {
         request: impl Fn(i16) -> Q,
     ) -> Result<A, CallError> {
         let address = self.brokers.get(&broker_id).cloned();
-        let address = address.ok_or_else(|| CallError::Network(format!("broker {broker_id} has no address")))?;
+        let address =
+            address.ok_or_else(|| CallError::Network(format!("broker {broker_id} has no address")))?;
         let answer = self.ask_at(&address, api_key, newest, &request);
         if matches!(answer, Err(CallError::Network(_))) {
             self.connections.remove(&address);
@@ -217,7 +221,16 @@ impl Client {
     /// Names of all topics, for suggestions; empty if they cannot be had.
     pub fn topic_names(&mut self) -> Vec<String> {
         let metadata = self.metadata(None, false);
-        metadata.map(|answer| answer.topics.iter().filter_map(|topic| topic.name.as_ref()).map(|name| name.to_string()).collect()).unwrap_or_default()
+        metadata
+            .map(|answer| {
+                answer
+                    .topics
+                    .iter()
+                    .filter_map(|topic| topic.name.as_ref())
+                    .map(|name| name.to_string())
+                    .collect()
+            })
+            .unwrap_or_default()
     }
 
     /// Waits until a topic and the leaders of its partitions are known. A topic that does not exist is an error with a
@@ -228,8 +241,10 @@ impl Client {
         loop {
             let answer = self.metadata(Some(&[topic.to_string()]), create)?;
             let found = answer.topics.first();
-            let error = found.map_or(ErrorCode::UnknownTopicOrPartition, |topic| ErrorCode::from_code(topic.error_code));
-            let led = found.is_some_and(|topic| topic.partitions.iter().all(|partition| partition.leader_id >= 0));
+            let error = found
+                .map_or(ErrorCode::UnknownTopicOrPartition, |topic| ErrorCode::from_code(topic.error_code));
+            let led =
+                found.is_some_and(|topic| topic.partitions.iter().all(|partition| partition.leader_id >= 0));
             let now = Instant::now();
             match error {
                 ErrorCode::None if led || now >= deadline => {

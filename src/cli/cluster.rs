@@ -52,7 +52,12 @@ fn info(arguments: &ClusterArguments) -> Result<(), Failure> {
     let mut brokers: Vec<_> = metadata.brokers.iter().collect();
     brokers.sort_by_key(|broker| broker.node_id);
     let leads = |id: i32| {
-        metadata.topics.iter().flat_map(|topic| &topic.partitions).filter(|partition| partition.leader_id == id).count()
+        metadata
+            .topics
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+            .filter(|partition| partition.leader_id == id)
+            .count()
     };
     let rows = brokers
         .iter()

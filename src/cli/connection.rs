@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pelton_wire::api_key::ApiKey;
 use pelton_wire::error_code::ErrorCode;
-use pelton_wire::messages::{ApiVersionsRequestData, ApiVersionsResponseData, Message, decode_response, encode_request};
+use pelton_wire::messages::{
+    ApiVersionsRequestData, ApiVersionsResponseData, Message, decode_response, encode_request,
+};
 
 use crate::failure::Failure;
 
@@ -77,7 +79,9 @@ impl Connection {
         let mut answer: ApiVersionsResponseData = match self.ask(ApiKey::ApiVersions, 3, &request) {
             Ok(answer) => answer,
             // A broker that only knows version 0 answers in version 0 (KIP-511), which does not read as version 3.
-            Err(CallError::Protocol(_)) => self.ask(ApiKey::ApiVersions, 0, &ApiVersionsRequestData::default())?,
+            Err(CallError::Protocol(_)) => {
+                self.ask(ApiKey::ApiVersions, 0, &ApiVersionsRequestData::default())?
+            }
             Err(network) => return Err(network),
         };
         if answer.error_code == ErrorCode::UnsupportedVersion.code() {
@@ -85,7 +89,10 @@ impl Connection {
         }
         if answer.error_code != 0 {
             let error = ErrorCode::from_code(answer.error_code);
-            return Err(CallError::Protocol(format!("{}: asked for its versions, it answers {error}", self.address)));
+            return Err(CallError::Protocol(format!(
+                "{}: asked for its versions, it answers {error}",
+                self.address
+            )));
         }
         self.versions =
             answer.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
@@ -110,13 +117,23 @@ impl Connection {
     }
 
     /// Sends a request and reads its answer.
-    pub fn ask<Q: Message, A: Message>(&mut self, api_key: ApiKey, version: i16, request: &Q) -> Result<A, CallError> {
+    pub fn ask<Q: Message, A: Message>(
+        &mut self,
+        api_key: ApiKey,
+        version: i16,
+        request: &Q,
+    ) -> Result<A, CallError> {
         let sent = self.send(api_key, version, request)?;
         self.receive(sent)
     }
 
     /// Sends a request; its answer is to be read with [`Connection::receive`], in the order of sending.
-    pub fn send<Q: Message>(&mut self, api_key: ApiKey, version: i16, request: &Q) -> Result<Sent, CallError> {
+    pub fn send<Q: Message>(
+        &mut self,
+        api_key: ApiKey,
+        version: i16,
+        request: &Q,
+    ) -> Result<Sent, CallError> {
         self.correlation_id = self.correlation_id.wrapping_add(1);
         let frame = encode_request(api_key, version, self.correlation_id, CLIENT_ID, request)
             .map_err(|error| CallError::Protocol(format!("{} v{version}: {error}", api_key.name())))?;
@@ -140,9 +157,15 @@ impl Connection {
             frame.resize((begin + (1 << 20)).min(length), 0);
             self.fill(&mut frame[begin..], deadline)?;
         }
-        let (correlation_id, answer) = decode_response(sent.api_key, sent.version, Bytes::from(frame)).map_err(|error| {
-            CallError::Protocol(format!("{}: {} v{}: {error}", self.address, sent.api_key.name(), sent.version))
-        })?;
+        let (correlation_id, answer) = decode_response(sent.api_key, sent.version, Bytes::from(frame))
+            .map_err(|error| {
+                CallError::Protocol(format!(
+                    "{}: {} v{}: {error}",
+                    self.address,
+                    sent.api_key.name(),
+                    sent.version
+                ))
+            })?;
         if correlation_id != sent.correlation_id {
             return Err(CallError::Protocol(format!("{}: an answer to another request", self.address)));
         }
@@ -158,7 +181,10 @@ impl Connection {
             self.stream.set_read_timeout(Some(left)).map_err(|error| self.broken(&error))?;
             match self.stream.read(into) {
                 Ok(0) => {
-                    return Err(CallError::Network(format!("{}: the broker closed the connection", self.address)));
+                    return Err(CallError::Network(format!(
+                        "{}: the broker closed the connection",
+                        self.address
+                    )));
                 }
                 Ok(count) => into = &mut into[count..],
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -175,7 +201,8 @@ impl Connection {
 }
 
 fn connect(address: &str, timeout: Duration) -> Result<TcpStream, CallError> {
-    let network = |error: &dyn std::fmt::Display| CallError::Network(format!("cannot connect to {address}: {error}"));
+    let network =
+        |error: &dyn std::fmt::Display| CallError::Network(format!("cannot connect to {address}: {error}"));
     let mut problem = network(&"the name has no address");
     for socket_address in address.to_socket_addrs().map_err(|error| network(&error))? {
         match TcpStream::connect_timeout(&socket_address, timeout) {

@@ -44,7 +44,8 @@ impl Report {
     /// Adds something that failed; the command then ends with 1.
     pub fn failed(&mut self, item: &str, error: ErrorCode, message: &str) {
         self.exit = Some(Exit::Error);
-        self.errors.push(json!({ "item": item, "error": error.name(), "code": error.code(), "message": message }));
+        self.errors
+            .push(json!({ "item": item, "error": error.name(), "code": error.code(), "message": message }));
     }
 
     /// Ends with `exit` unless something failed.
@@ -68,7 +69,13 @@ impl Report {
         write_out(texts.join("\n").as_bytes())?;
         for error in &self.errors {
             let words = |key: &str| error[key].as_str().unwrap_or_default().to_string();
-            eprintln!("pelton: {}: {} ({}){}", words("item"), words("error"), error["code"], after(&words("message")));
+            eprintln!(
+                "pelton: {}: {} ({}){}",
+                words("item"),
+                words("error"),
+                error["code"],
+                after(&words("message"))
+            );
         }
         Ok(())
     }
@@ -76,7 +83,9 @@ impl Report {
     fn object(&self) -> Value {
         let data = match self.sections.as_slice() {
             [only] => objects(only),
-            sections => Value::Object(sections.iter().map(|section| (section.name.to_string(), objects(section))).collect()),
+            sections => Value::Object(
+                sections.iter().map(|section| (section.name.to_string(), objects(section))).collect(),
+            ),
         };
         json!({ "_command": self.command, "_version": JSON_VERSION, "data": data, "errors": self.errors })
     }
@@ -87,8 +96,11 @@ fn after(message: &str) -> String {
 }
 
 fn objects(section: &Section) -> Value {
-    let keys: Vec<String> = section.headers.iter().map(|header| header.to_lowercase().replace('-', "_")).collect();
-    let object = |row: &Vec<Value>| Value::Object(keys.iter().cloned().zip(row.iter().cloned()).collect::<Map<_, _>>());
+    let keys: Vec<String> =
+        section.headers.iter().map(|header| header.to_lowercase().replace('-', "_")).collect();
+    let object = |row: &Vec<Value>| {
+        Value::Object(keys.iter().cloned().zip(row.iter().cloned()).collect::<Map<_, _>>())
+    };
     Value::Array(section.rows.iter().map(object).collect())
 }
 
@@ -106,9 +118,12 @@ fn cell(value: &Value) -> String {
 /// Rows in columns; the last column is not padded, so no line ends in blanks.
 fn table(section: &Section) -> String {
     let header = section.headers.iter().map(|header| header.to_string()).collect();
-    let lines: Vec<Vec<String>> =
-        std::iter::once(header).chain(section.rows.iter().map(|row| row.iter().map(cell).collect())).collect();
-    let width = |column: usize| lines.iter().map(|line: &Vec<String>| line[column].chars().count()).max().unwrap_or(0);
+    let lines: Vec<Vec<String>> = std::iter::once(header)
+        .chain(section.rows.iter().map(|row| row.iter().map(cell).collect()))
+        .collect();
+    let width = |column: usize| {
+        lines.iter().map(|line: &Vec<String>| line[column].chars().count()).max().unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..section.headers.len()).map(width).collect();
     let mut text = String::new();
     for line in &lines {
@@ -139,7 +154,8 @@ mod tests {
     use super::*;
 
     fn section() -> Section {
-        let rows = vec![vec![json!("orders"), json!(3), json!([1, 2])], vec![json!("a"), json!(null), json!([])]];
+        let rows =
+            vec![vec![json!("orders"), json!(3), json!([1, 2])], vec![json!("a"), json!(null), json!([])]];
         Section { name: "topics", headers: &["TOPIC", "COUNT", "IN-SYNC"], rows }
     }
 

@@ -24,11 +24,18 @@ pub fn now_ms() -> i64 {
 }
 
 /// Partitions grouped by the broker that leads them; an error if one has no leader.
-pub fn by_leader(client: &Client, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, Vec<i32>>, Failure> {
+pub fn by_leader(
+    client: &Client,
+    topic: &str,
+    partitions: &[i32],
+) -> Result<BTreeMap<i32, Vec<i32>>, Failure> {
     let mut groups: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
     for partition in partitions {
         let leader = client.leader(topic, *partition).ok_or_else(|| {
-            Failure::error(format!("{topic}[{partition}]: {}: it has no leader now", ErrorCode::LeaderNotAvailable))
+            Failure::error(format!(
+                "{topic}[{partition}]: {}: it has no leader now",
+                ErrorCode::LeaderNotAvailable
+            ))
         })?;
         groups.entry(leader).or_default().push(*partition);
     }
@@ -45,7 +52,8 @@ pub fn list_offsets(
     let mut found = BTreeMap::new();
     let deadline = client.deadline();
     loop {
-        let missing: Vec<i32> = times.keys().filter(|partition| !found.contains_key(*partition)).copied().collect();
+        let missing: Vec<i32> =
+            times.keys().filter(|partition| !found.contains_key(*partition)).copied().collect();
         if missing.is_empty() {
             return Ok(found);
         }
@@ -117,7 +125,8 @@ pub fn resolve(
     partitions: &[i32],
     position: Position,
 ) -> Result<BTreeMap<i32, i64>, Failure> {
-    let at = |time: i64| -> Vec<(i32, i64)> { partitions.iter().map(|partition| (*partition, time)).collect() };
+    let at =
+        |time: i64| -> Vec<(i32, i64)> { partitions.iter().map(|partition| (*partition, time)).collect() };
     if let Position::Offset(offset) = position {
         return Ok(at(offset).into_iter().collect());
     }
@@ -125,7 +134,10 @@ pub fn resolve(
     if let Position::Time(time) = position {
         // No record that young: everything up to the end is older.
         let found = list_offsets(client, topic, &at(time.max(0)))?;
-        return Ok(found.into_iter().map(|(index, offset)| (index, if offset < 0 { ends[&index] } else { offset })).collect());
+        return Ok(found
+            .into_iter()
+            .map(|(index, offset)| (index, if offset < 0 { ends[&index] } else { offset }))
+            .collect());
     }
     let starts = list_offsets(client, topic, &at(EARLIEST))?;
     Ok(ends

@@ -100,7 +100,11 @@ impl ProduceArguments {
             key: self.key.clone().map(String::into_bytes),
             key_delimiter,
             empty_is_null: self.tombstones,
-            headers: self.headers.iter().map(|(key, value)| (key.clone(), Some(value.clone().into_bytes()))).collect(),
+            headers: self
+                .headers
+                .iter()
+                .map(|(key, value)| (key.clone(), Some(value.clone().into_bytes())))
+                .collect(),
         })
     }
 
@@ -202,7 +206,8 @@ fn gather(
         };
         let line = line.map_err(|error| Failure::error(format!("standard input: {error}")))?;
         *number += 1;
-        let record = input.record(&line).map_err(|problem| Failure::usage(format!("line {number}: {problem}")))?;
+        let record =
+            input.record(&line).map_err(|problem| Failure::usage(format!("line {number}: {problem}")))?;
         if let Some(record) = record {
             size_bytes += record.size_bytes();
             records.push(record);
@@ -239,7 +244,9 @@ fn batches(partitions: BTreeMap<i32, Vec<InputRecord>>) -> BTreeMap<i32, VecDequ
         for mut record in records {
             record.timestamp_ms = record.timestamp_ms.or(Some(now_ms));
             match batches.back_mut() {
-                Some(batch) if batch.size_bytes + record.size_bytes() <= BATCH_BYTES_MAX => batch.push(record),
+                Some(batch) if batch.size_bytes + record.size_bytes() <= BATCH_BYTES_MAX => {
+                    batch.push(record)
+                }
                 _ => batches.push_back(Batch::of(record)),
             }
         }
@@ -278,6 +285,11 @@ fn report(sender: &Sender, arguments: &ProduceArguments) -> Result<(), Failure> 
         })
         .collect();
     let more = if written.len() > 8 { ", …" } else { "" };
-    eprintln!("{total} records to {}{}{}{more}", arguments.topic, if parts.is_empty() { "" } else { " " }, parts.join(", "));
+    eprintln!(
+        "{total} records to {}{}{}{more}",
+        arguments.topic,
+        if parts.is_empty() { "" } else { " " },
+        parts.join(", ")
+    );
     Ok(())
 }

@@ -172,7 +172,8 @@ pub mod base64 {
     pub fn encode(bytes: &[u8]) -> String {
         let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
         for chunk in bytes.chunks(3) {
-            let group = chunk.iter().fold(0u32, |group, byte| group << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+            let group = chunk.iter().fold(0u32, |group, byte| group << 8 | u32::from(*byte))
+                << (8 * (3 - chunk.len()));
             for place in 0..4 {
                 let letter = ALPHABET[(group >> (18 - 6 * place)) as usize & 63];
                 text.push(if place <= chunk.len() { char::from(letter) } else { '=' });
@@ -184,7 +185,7 @@ pub mod base64 {
     /// The bytes of [`encode`]; none if `text` is something else.
     pub fn decode(text: &str) -> Option<Vec<u8>> {
         let letters = text.trim_end_matches('=').as_bytes();
-        if text.len() % 4 != 0 || text.len() - letters.len() > 2 || letters.len() % 4 == 1 {
+        if !text.len().is_multiple_of(4) || text.len() - letters.len() > 2 || letters.len() % 4 == 1 {
             return None;
         }
         let mut bytes = Vec::with_capacity(letters.len() * 3 / 4);
@@ -208,7 +209,8 @@ mod tests {
     use pelton_wire::records::RecordHeader;
 
     fn record() -> Record<'static> {
-        let headers = vec![RecordHeader { key: "a", value: Some(b"1") }, RecordHeader { key: "b", value: None }];
+        let headers =
+            vec![RecordHeader { key: "a", value: Some(b"1") }, RecordHeader { key: "b", value: None }];
         Record { offset: 7, timestamp_ms: 99, key: Some(b"k"), value: Some(&[0xff, 0]), headers }
     }
 
@@ -238,7 +240,9 @@ mod tests {
 
     #[test]
     fn base64_there_and_back() {
-        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+        for (bytes, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
             assert_eq!(encode(bytes.as_bytes()), text);
             assert_eq!(base64::decode(text).unwrap(), bytes.as_bytes());
         }

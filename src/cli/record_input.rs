@@ -23,8 +23,12 @@ pub struct InputRecord {
 impl InputRecord {
     /// About how many bytes it takes in a batch.
     pub fn size_bytes(&self) -> usize {
-        let headers = self.headers.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len) + 10);
-        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers.sum::<usize>() + 40
+        let headers =
+            self.headers.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len) + 10);
+        self.key.as_ref().map_or(0, Vec::len)
+            + self.value.as_ref().map_or(0, Vec::len)
+            + headers.sum::<usize>()
+            + 40
     }
 }
 
@@ -64,7 +68,17 @@ impl InputFormat {
         }
         let object: Value = serde_json::from_slice(line).map_err(|error| format!("no JSON: {error}"))?;
         let object = object.as_object().ok_or("a line must be a JSON object")?;
-        let known = ["key", "key_base64", "value", "value_base64", "headers", "partition", "timestamp", "topic", "offset"];
+        let known = [
+            "key",
+            "key_base64",
+            "value",
+            "value_base64",
+            "headers",
+            "partition",
+            "timestamp",
+            "topic",
+            "offset",
+        ];
         if let Some(name) = object.keys().find(|name| !known.contains(&name.as_str())) {
             return Err(format!("unknown field {name:?}.{}", crate::suggest::hint(name, known)));
         }
@@ -131,7 +145,11 @@ mod tests {
     fn lines_have_keys_when_told() {
         let plain = InputFormat::default();
         assert_eq!(plain.record(b"a:b").unwrap().unwrap().value.unwrap(), b"a:b");
-        let keyed = InputFormat { key_delimiter: Some(b"::".to_vec()), empty_is_null: true, ..InputFormat::default() };
+        let keyed = InputFormat {
+            key_delimiter: Some(b"::".to_vec()),
+            empty_is_null: true,
+            ..InputFormat::default()
+        };
         let record = keyed.record(b"k::v::w").unwrap().unwrap();
         assert_eq!((record.key.unwrap(), record.value.unwrap()), (b"k".to_vec(), b"v::w".to_vec()));
         assert_eq!(keyed.record(b"k::").unwrap().unwrap().value, None);
@@ -151,7 +169,14 @@ mod tests {
         assert_eq!(json.record(br#"{"value":null}"#).unwrap().unwrap().value, None);
         assert_eq!(json.record(br#"{"value":{"a":1}}"#).unwrap().unwrap().value.unwrap(), br#"{"a":1}"#);
         assert_eq!(json.record(b"  ").unwrap(), None);
-        for wrong in ["[]", "{", r#"{"partition":"x"}"#, r#"{"key_base64":"*"}"#, r#"{"headers":3}"#, r#"{"valu":"x"}"#] {
+        for wrong in [
+            "[]",
+            "{",
+            r#"{"partition":"x"}"#,
+            r#"{"key_base64":"*"}"#,
+            r#"{"headers":3}"#,
+            r#"{"valu":"x"}"#,
+        ] {
             assert!(json.record(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }

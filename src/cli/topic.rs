@@ -172,7 +172,8 @@ fn list(arguments: &ListArguments) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for topic in sorted(&metadata.topics) {
         if !topic.is_internal || arguments.internal {
-            let replicas = topic.partitions.iter().map(|partition| partition.replica_nodes.len()).max().unwrap_or(0);
+            let replicas =
+                topic.partitions.iter().map(|partition| partition.replica_nodes.len()).max().unwrap_or(0);
             rows.push(vec![json!(name_of(topic)), json!(topic.partitions.len()), json!(replicas)]);
         }
     }

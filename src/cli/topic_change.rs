@@ -7,9 +7,10 @@ use pelton_wire::messages::create_topics_request::{CreatableTopic, CreatableTopi
 use pelton_wire::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use pelton_wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use pelton_wire::messages::{
-    CreatePartitionsRequestData, CreatePartitionsResponseData, CreateTopicsRequestData, CreateTopicsResponseData,
-    DeleteRecordsRequestData, DeleteRecordsResponseData, DeleteTopicsRequestData, DeleteTopicsResponseData,
-    IncrementalAlterConfigsRequestData, IncrementalAlterConfigsResponseData, KafkaString,
+    CreatePartitionsRequestData, CreatePartitionsResponseData, CreateTopicsRequestData,
+    CreateTopicsResponseData, DeleteRecordsRequestData, DeleteRecordsResponseData, DeleteTopicsRequestData,
+    DeleteTopicsResponseData, IncrementalAlterConfigsRequestData, IncrementalAlterConfigsResponseData,
+    KafkaString,
 };
 use serde_json::{Value, json};
 
@@ -18,7 +19,8 @@ use super::output::Report;
 use super::partition_reader::{by_leader, now_ms, resolve};
 use super::position::position;
 use super::topic::{
-    AddPartitionsArguments, AlterArguments, CreateArguments, DeleteArguments, TrimArguments, confirm, message_of, status,
+    AddPartitionsArguments, AlterArguments, CreateArguments, DeleteArguments, TrimArguments, confirm,
+    message_of, status,
 };
 use super::topic_describe::RESOURCE_TOPIC;
 use crate::arguments::Format;
@@ -95,7 +97,8 @@ fn alterations(arguments: &AlterArguments) -> Vec<AlterableConfig> {
         arguments.set.iter().map(|(name, value)| config(name, Some(value), OPERATION_SET)).collect();
     configs.extend(arguments.delete.iter().map(|name| config(name, None, OPERATION_DELETE)));
     configs.extend(arguments.append.iter().map(|(name, value)| config(name, Some(value), OPERATION_APPEND)));
-    configs.extend(arguments.subtract.iter().map(|(name, value)| config(name, Some(value), OPERATION_SUBTRACT)));
+    configs
+        .extend(arguments.subtract.iter().map(|(name, value)| config(name, Some(value), OPERATION_SUBTRACT)));
     configs
 }
 
@@ -116,7 +119,9 @@ pub fn alter(arguments: &AlterArguments) -> Result<(), Failure> {
         ApiKey::IncrementalAlterConfigs,
         1,
         request,
-        |answer: &IncrementalAlterConfigsResponseData| answer.responses.first().map_or(0, |response| response.error_code),
+        |answer: &IncrementalAlterConfigsResponseData| {
+            answer.responses.first().map_or(0, |response| response.error_code)
+        },
     )?;
     let results = answer
         .responses
@@ -175,12 +180,10 @@ pub fn delete(arguments: &DeleteArguments) -> Result<(), Failure> {
         timeout_ms,
         ..DeleteTopicsRequestData::default()
     };
-    let answer: DeleteTopicsResponseData = client.ask_controller(
-        ApiKey::DeleteTopics,
-        5,
-        request,
-        |answer: &DeleteTopicsResponseData| answer.responses.first().map_or(0, |response| response.error_code),
-    )?;
+    let answer: DeleteTopicsResponseData =
+        client.ask_controller(ApiKey::DeleteTopics, 5, request, |answer: &DeleteTopicsResponseData| {
+            answer.responses.first().map_or(0, |response| response.error_code)
+        })?;
     let results = answer
         .responses
         .iter()
@@ -221,7 +224,10 @@ pub fn trim(arguments: &TrimArguments) -> Result<(), Failure> {
     let mut client = Client::new(&arguments.target);
     let count = client.find_topic(&arguments.topic, false)?;
     let partitions = chosen(&arguments.partitions, count, &arguments.topic)?;
-    confirm(arguments.yes, &format!("Delete the records of {} before {}?", arguments.topic, arguments.offset))?;
+    confirm(
+        arguments.yes,
+        &format!("Delete the records of {} before {}?", arguments.topic, arguments.offset),
+    )?;
     let offsets = resolve(&mut client, &arguments.topic, &partitions, wanted)?;
     let mut report = Report::new("topic trim");
     let mut rows = Vec::new();
@@ -241,7 +247,8 @@ pub fn trim(arguments: &TrimArguments) -> Result<(), Failure> {
             timeout_ms,
             ..DeleteRecordsRequestData::default()
         };
-        let answer: DeleteRecordsResponseData = client.ask_broker(leader, ApiKey::DeleteRecords, 2, request)?;
+        let answer: DeleteRecordsResponseData =
+            client.ask_broker(leader, ApiKey::DeleteRecords, 2, request)?;
         for result in answer.topics.iter().flat_map(|topic| &topic.partitions) {
             let error = ErrorCode::from_code(result.error_code);
             let index = result.partition_index;
@@ -249,7 +256,10 @@ pub fn trim(arguments: &TrimArguments) -> Result<(), Failure> {
                 report.failed(&format!("{}[{index}]", arguments.topic), error, "");
             }
             let start = (error == ErrorCode::None).then_some(result.low_watermark);
-            rows.push((index, vec![json!(arguments.topic), json!(index), json!(start), json!(status(error))]));
+            rows.push((
+                index,
+                vec![json!(arguments.topic), json!(index), json!(start), json!(status(error))],
+            ));
         }
     }
     rows.sort_by_key(|(index, _)| *index);
@@ -261,7 +271,10 @@ pub fn trim(arguments: &TrimArguments) -> Result<(), Failure> {
 /// The partitions asked for, or all; one that does not exist is an error of usage.
 pub fn chosen(asked: &[i32], count: i32, topic: &str) -> Result<Vec<i32>, Failure> {
     if let Some(wrong) = asked.iter().find(|partition| !(0..count).contains(*partition)) {
-        return Err(Failure::usage(format!("topic {topic} has {count} partitions, 0 to {}; not {wrong}", count - 1)));
+        return Err(Failure::usage(format!(
+            "topic {topic} has {count} partitions, 0 to {}; not {wrong}",
+            count - 1
+        )));
     }
     Ok(if asked.is_empty() { (0..count).collect() } else { asked.to_vec() })
 }

@@ -19,7 +19,15 @@ use crate::failure::Failure;
 pub const RESOURCE_TOPIC: i8 = 2;
 /// Where a setting comes from (Kafka's ConfigSource).
 const SOURCES: &[&str] = &[
-    "unknown", "topic", "dynamic-broker", "dynamic-default", "static", "default", "dynamic-logger", "client-metrics", "group",
+    "unknown",
+    "topic",
+    "dynamic-broker",
+    "dynamic-default",
+    "static",
+    "default",
+    "dynamic-logger",
+    "client-metrics",
+    "group",
 ];
 /// The number of `default` among them.
 const SOURCE_DEFAULT: i8 = 5;
@@ -52,7 +60,16 @@ pub fn run(arguments: &DescribeArguments) -> Result<(), Failure> {
     if named {
         report.section(
             "partitions",
-            &["TOPIC", "PARTITION", "LEADER", "EPOCH", "REPLICAS", "ISR", "LOG-START-OFFSET", "HIGH-WATERMARK"],
+            &[
+                "TOPIC",
+                "PARTITION",
+                "LEADER",
+                "EPOCH",
+                "REPLICAS",
+                "ISR",
+                "LOG-START-OFFSET",
+                "HIGH-WATERMARK",
+            ],
             partitions,
         );
         report.section("configs", &["TOPIC", "KEY", "VALUE", "SOURCE"], configs);
@@ -62,13 +79,21 @@ pub fn run(arguments: &DescribeArguments) -> Result<(), Failure> {
 
 fn health_row(topic: &MetadataResponseTopic) -> Vec<Value> {
     let replicas = topic.partitions.iter().map(|partition| partition.replica_nodes.len()).max().unwrap_or(0);
-    let id = if topic.topic_id == KafkaUuid::default() { Value::Null } else { json!(topic.topic_id.to_string()) };
-    vec![json!(name_of(topic)), id, json!(topic.partitions.len()), json!(replicas), json!(health(&topic.partitions))]
+    let id =
+        if topic.topic_id == KafkaUuid::default() { Value::Null } else { json!(topic.topic_id.to_string()) };
+    vec![
+        json!(name_of(topic)),
+        id,
+        json!(topic.partitions.len()),
+        json!(replicas),
+        json!(health(&topic.partitions)),
+    ]
 }
 
 /// In words: what is wrong with some partitions, worst first, or `ok`.
 pub fn health(partitions: &[MetadataResponsePartition]) -> String {
-    let count = |wrong: fn(&MetadataResponsePartition) -> bool| partitions.iter().filter(|p| wrong(p)).count();
+    let count =
+        |wrong: fn(&MetadataResponsePartition) -> bool| partitions.iter().filter(|p| wrong(p)).count();
     let leaderless = count(|partition| partition.leader_id < 0);
     let under = count(|partition| partition.isr_nodes.len() < partition.replica_nodes.len());
     match (leaderless, under) {

@@ -45,7 +45,9 @@ mod tests {
         assert_eq!(integer("5", 1..=5), Ok(5));
         assert_eq!(integer("6", 1..=5).unwrap_err(), "must be a whole number from 1 to 5");
         assert_eq!(integer("0", 1..=i64::MAX).unwrap_err(), "must be a whole number, at least 1");
-        assert!(integer("", 0..=1).is_err() && integer("1.5", 0..=9).is_err() && integer("1e3", 0..=9).is_err());
+        assert!(
+            integer("", 0..=1).is_err() && integer("1.5", 0..=9).is_err() && integer("1e3", 0..=9).is_err()
+        );
         assert_eq!(bytes("2097152", 0..=i64::MAX, 1 << 20), Ok(2 << 20));
         assert!(bytes("2097153", 0..=i64::MAX, 1 << 20).unwrap_err().contains("3145728"));
         assert!(boolean("yes").is_err() && boolean("true").unwrap());

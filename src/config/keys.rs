@@ -57,7 +57,13 @@ fn set_topic(config: &mut StartConfig, name: &str, value: String) {
 }
 
 /// A topic default given in another unit: `unit_ms` milliseconds each; -1 stays -1.
-fn topic_time(config: &mut StartConfig, name: &str, value: &str, least: i64, unit_ms: i64) -> Result<(), String> {
+fn topic_time(
+    config: &mut StartConfig,
+    name: &str,
+    value: &str,
+    least: i64,
+    unit_ms: i64,
+) -> Result<(), String> {
     let number = integer(value, least..=MAX / unit_ms)?;
     let value_ms = if number < 0 { number } else { number * unit_ms };
     set_topic(config, name, value_ms.to_string());
@@ -82,9 +88,12 @@ fn data_dir(config: &mut StartConfig, value: &str) -> Result<(), String> {
 }
 
 fn cluster_id(config: &mut StartConfig, value: &str) -> Result<(), String> {
-    let fits = value.len() == 22 && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let fits =
+        value.len() == 22 && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if !fits {
-        return Err("must be 22 characters of URL-safe base64, such as kafka-storage random-uuid prints".to_string());
+        return Err(
+            "must be 22 characters of URL-safe base64, such as kafka-storage random-uuid prints".to_string()
+        );
     }
     config.cluster_id = Some(value.to_string());
     Ok(())
@@ -105,7 +114,9 @@ fn admin(config: &mut StartConfig, value: &str) -> Result<(), String> {
 
 fn replication_factor(config: &mut StartConfig, value: &str) -> Result<(), String> {
     if integer(value, 1..=i64::from(i16::MAX))? > 1 {
-        return Err("must be 1: there is one node, and copies on one machine protect from nothing".to_string());
+        return Err(
+            "must be 1: there is one node, and copies on one machine protect from nothing".to_string()
+        );
     }
     config.broker.default_replication_factor = 1;
     Ok(())
@@ -161,7 +172,11 @@ pub const KEYS: &[Key] = &[
     key("log.dirs", data_dir),
     key("listeners", |config, value| {
         config.kafka = HostPort::parse_listener(value)?;
-        if config.kafka.port == 0 { Err("the port must not be 0: clients are told to connect to it".to_string()) } else { Ok(()) }
+        if config.kafka.port == 0 {
+            Err("the port must not be 0: clients are told to connect to it".to_string())
+        } else {
+            Ok(())
+        }
     }),
     key("advertised.listeners", |config, value| {
         let address = HostPort::parse_listener(value)?;
@@ -212,21 +227,24 @@ pub const KEYS: &[Key] = &[
     // Defaults of topics.
     topic_key!("message.max.bytes", "max.message.bytes", 0..=INT_MAX),
     topic_key!("min.insync.replicas", "min.insync.replicas", 1..=INT_MAX),
-    topic_key!("compression.type", "compression.type", with |value| word(value, &["producer"]).map(|_| 0)),
+    topic_key!("compression.type", "compression.type", with | value | word(value, &["producer"]).map(|_| 0)),
     key("unclean.leader.election.enable", unclean),
     topic_key!("log.cleanup.policy", "cleanup.policy", with cleanup_policy),
     topic_key!("log.flush.interval.messages", "flush.messages", 1..=MAX),
     topic_key!("log.flush.interval.ms", "flush.ms", 0..=MAX),
     topic_key!("log.index.interval.bytes", "index.interval.bytes", 0..=INT_MAX),
     topic_key!("log.index.size.max.bytes", "segment.index.bytes", 4..=INT_MAX),
-    topic_key!("log.message.timestamp.type", "message.timestamp.type",
-        with |value| word(value, &["CreateTime", "LogAppendTime"]).map(|_| 0)),
+    topic_key!(
+        "log.message.timestamp.type",
+        "message.timestamp.type",
+        with | value | word(value, &["CreateTime", "LogAppendTime"]).map(|_| 0)
+    ),
     topic_key!("log.message.timestamp.before.max.ms", "message.timestamp.before.max.ms", 0..=MAX),
     topic_key!("log.message.timestamp.after.max.ms", "message.timestamp.after.max.ms", 0..=MAX),
     topic_key!("log.preallocate", "preallocate", with flag),
     topic_key!("log.retention.bytes", "retention.bytes", -1..=MAX),
-    topic_key!("log.retention.hours", "retention.ms", time -1, 3_600_000),
-    topic_key!("log.retention.minutes", "retention.ms", time -1, 60_000),
+    topic_key!("log.retention.hours", "retention.ms", time - 1, 3_600_000),
+    topic_key!("log.retention.minutes", "retention.ms", time - 1, 60_000),
     topic_key!("log.retention.ms", "retention.ms", -1..=MAX),
     topic_key!("log.roll.hours", "segment.ms", time 1, 3_600_000),
     topic_key!("log.roll.ms", "segment.ms", 1..=MAX),

@@ -36,7 +36,8 @@ fn names_of_kafka_reach_the_broker_and_its_topics() {
     .unwrap();
     assert_eq!((config.broker.num_partitions, config.broker.auto_create_topics), (4, false));
     let default = |name: &str| {
-        let found = config.broker.topic_defaults.iter().filter(|(known, _)| known == name).collect::<Vec<_>>();
+        let found =
+            config.broker.topic_defaults.iter().filter(|(known, _)| known == name).collect::<Vec<_>>();
         assert_eq!(found.len(), 1, "{name}");
         found[0].1.clone()
     };
@@ -81,7 +82,10 @@ fn every_number_has_bounds_and_says_them() {
         assert!(message.starts_with(wrong.split('=').next().unwrap()), "{message}");
         assert!(message.contains("(from -X): "), "{message}");
     }
-    assert!(settings(&["connections.max.idle.ms=-1", "log.cleanup.policy=compact,delete", "log.roll.hours=1"]).is_ok());
+    assert!(
+        settings(&["connections.max.idle.ms=-1", "log.cleanup.policy=compact,delete", "log.roll.hours=1"])
+            .is_ok()
+    );
 }
 
 #[test]
@@ -96,7 +100,11 @@ fn later_sources_win() {
     let dir = std::env::temp_dir().join(format!("pelton-config-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let file = dir.join("broker.properties");
-    std::fs::write(&file, "# comment\nnum.partitions = 2\nmax.connections=5\nfetch.max.bytes=2048\nlog.dirs=\"/d\"\n").unwrap();
+    std::fs::write(
+        &file,
+        "# comment\nnum.partitions = 2\nmax.connections=5\nfetch.max.bytes=2048\nlog.dirs=\"/d\"\n",
+    )
+    .unwrap();
     let arguments = StartArguments {
         settings: vec!["fetch.max.bytes=4096".to_string(), "listeners=127.0.0.1:1".to_string()],
         kafka: Some("127.0.0.1:2".to_string()),
@@ -139,7 +147,10 @@ fn clients_are_never_told_an_address_that_is_none() {
 
 #[test]
 fn a_batch_must_fit_the_journal() {
-    assert!(refused(&["pelton.journal.bytes=8388608", "message.max.bytes=2097153"]).contains("pelton.journal.bytes"));
+    assert!(
+        refused(&["pelton.journal.bytes=8388608", "message.max.bytes=2097153"])
+            .contains("pelton.journal.bytes")
+    );
     assert!(settings(&["pelton.journal.bytes=8388608", "message.max.bytes=2097152"]).is_ok());
 }
 

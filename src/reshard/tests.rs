@@ -46,7 +46,11 @@ fn before_the_rename_a_crash_changes_nothing() {
     let mut data = DataDir::open(&path).unwrap();
     assert_eq!(data.meta(), Some(&meta(2, 1)));
     switch(&mut data, &meta(2, 1), &checkpoints(4)).unwrap();
-    assert_eq!(fs::read(data.shard(2, 0).join("checkpoint.1")).unwrap(), vec![0; 100], "nothing of the half is left");
+    assert_eq!(
+        fs::read(data.shard(2, 0).join("checkpoint.1")).unwrap(),
+        vec![0; 100],
+        "nothing of the half is left"
+    );
     fs::remove_dir_all(path).unwrap();
 }
 

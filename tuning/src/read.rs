@@ -23,7 +23,8 @@ pub fn kernel_release(root: &Path) -> Option<String> {
 /// The word in brackets of a file such as `always [madvise] never`; the whole text if there are none.
 pub fn chosen(root: &Path, path: &str) -> Option<String> {
     let text = text(root, path)?;
-    let inside = text.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(word, _)| word.to_string());
+    let inside =
+        text.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(word, _)| word.to_string());
     Some(inside.unwrap_or(text))
 }
 

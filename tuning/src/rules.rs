@@ -97,7 +97,9 @@ pub const RULES: &[Rule] = &[
         what: "clock source",
         want: "tsc or kvm-clock",
         fix: "echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource",
-        read: |machine| read::text(machine.root, "sys/devices/system/clocksource/clocksource0/current_clocksource"),
+        read: |machine| {
+            read::text(machine.root, "sys/devices/system/clocksource/clocksource0/current_clocksource")
+        },
         judge: judge::clock_source,
     },
 ];

@@ -42,7 +42,8 @@ const _: () = assert!(ENTRIES_BYTES == 4096 && BUFFERS.is_power_of_two());
 impl Memory {
     fn map() -> io::Result<Memory> {
         let length = ENTRIES_BYTES + BUFFERS as usize * BUFFER_BYTES;
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         // SAFETY: a fresh anonymous mapping.
         let base = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
         if base == libc::MAP_FAILED {
@@ -143,10 +144,15 @@ impl ReceiveBuffers {
 
     /// Takes `length` received bytes out of buffer `index`, which the kernel has used.
     pub fn take(&mut self, index: u16, length: usize) -> Bytes {
-        assert!(index < BUFFERS && length <= BUFFER_BYTES, "the kernel used buffer {index} for {length} bytes");
+        assert!(
+            index < BUFFERS && length <= BUFFER_BYTES,
+            "the kernel used buffer {index} for {length} bytes"
+        );
         self.offered -= 1;
         let lease = Lease { memory: self.memory.clone(), index, length };
-        if length <= COPY_BYTES_MAX || self.free.len() < BUFFERS_LOW.min(BUFFERS as usize - self.target as usize) {
+        if length <= COPY_BYTES_MAX
+            || self.free.len() < BUFFERS_LOW.min(BUFFERS as usize - self.target as usize)
+        {
             let bytes = Bytes::copy_from_slice(lease.as_ref());
             self.release(lease);
             return bytes;

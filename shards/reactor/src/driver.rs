@@ -5,8 +5,8 @@
 //! executor gets its turn only when there is work for its pool, see [`let_executor_run`].
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
@@ -293,7 +293,8 @@ impl<C: Core> Driver<C> {
             Effect::Disk(effect) => self.perform_disk(effect),
             Effect::ToShard { to, message } => {
                 if usize::from(to.0) >= self.mailbox.mesh().shards() {
-                    return context.log(LogLevel::Error, format!("a message to shard {}, which is not here", to.0));
+                    return context
+                        .log(LogLevel::Error, format!("a message to shard {}, which is not here", to.0));
                 }
                 self.mailbox.send(usize::from(to.0), Parcel::Message(message));
             }
@@ -455,7 +456,8 @@ impl<C: Core> Driver<C> {
         let until = clock::monotonic_ns() + FINISH_MS * 1_000_000;
         while self.context.ops.len() > 0 || self.context.background.running > 0 {
             if clock::monotonic_ns() > until {
-                self.context.log(LogLevel::Warn, "operations still in flight at the end; their memory is left alone");
+                self.context
+                    .log(LogLevel::Warn, "operations still in flight at the end; their memory is left alone");
                 std::mem::forget(self);
                 return Ok(());
             }

@@ -223,12 +223,7 @@ impl Files {
         Some(self.opened(context, key, Ok(file)))
     }
 
-    fn opened(
-        &mut self,
-        context: &mut Context,
-        key: Key,
-        result: Result<Rc<File>, i32>,
-    ) -> Opened {
+    fn opened(&mut self, context: &mut Context, key: Key, result: Result<Rc<File>, i32>) -> Opened {
         let Some(Entry::Opening(waiters)) = self.entries.remove(&key) else {
             return (Vec::new(), result);
         };

@@ -127,7 +127,8 @@ impl Journal {
     /// Starts a write.
     pub fn write(&mut self, context: &mut Context, ticket: Ticket, position: u64, bytes: Bytes, sync: bool) {
         let block = BLOCK_BYTES as u64;
-        let whole = position % block == 0 && bytes.len() % BLOCK_BYTES == 0 && !bytes.is_empty();
+        let whole =
+            position.is_multiple_of(block) && bytes.len().is_multiple_of(BLOCK_BYTES) && !bytes.is_empty();
         if !whole || position + bytes.len() as u64 > self.length {
             let text = format!(
                 "journal write of {} bytes at {position} does not fit blocks of {BLOCK_BYTES} in {} bytes",

@@ -19,7 +19,8 @@ pub struct Reserved {
 /// Sets one socket option to an int.
 fn set(fd: RawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: a live int and its size.
-    let code = unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), size_of_val(&value) as u32) };
+    let code =
+        unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), size_of_val(&value) as u32) };
     if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -67,7 +68,8 @@ impl Reserved {
         if let Ok(name) = std::env::var("PELTON_TCP_CONGESTION") {
             let (level, option) = (libc::IPPROTO_TCP, libc::TCP_CONGESTION);
             // SAFETY: pointer and length are of one live string.
-            let code = unsafe { libc::setsockopt(fd, level, option, name.as_ptr().cast(), name.len() as u32) };
+            let code =
+                unsafe { libc::setsockopt(fd, level, option, name.as_ptr().cast(), name.len() as u32) };
             if code < 0 {
                 let error = io::Error::last_os_error();
                 return Err(io::Error::new(error.kind(), format!("PELTON_TCP_CONGESTION={name}: {error}")));

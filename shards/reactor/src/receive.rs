@@ -72,7 +72,8 @@ impl Sockets {
         flags: u32,
     ) {
         // Taken first of all, whatever became of the connection: the pooled buffer must come back.
-        let pooled = cqueue::buffer_select(flags).map(|index| self.buffers.take(index, result.max(0) as usize));
+        let pooled =
+            cqueue::buffer_select(flags).map(|index| self.buffers.take(index, result.max(0) as usize));
         let Some(connection) = self.finish_op(context, id) else { return };
         connection.receiving = None;
         connection.more_waits = cqueue::sock_nonempty(flags);

@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::os::fd::{FromRawFd, OwnedFd, AsRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -62,8 +62,15 @@ impl Segments {
     }
 
     /// Writes whole blocks.
-    pub fn write(&mut self, context: &mut Context, ticket: Ticket, file: SegmentFile, position: u64, bytes: Bytes) {
-        if position % BLOCK_BYTES as u64 != 0 || bytes.len() % BLOCK_BYTES != 0 {
+    pub fn write(
+        &mut self,
+        context: &mut Context,
+        ticket: Ticket,
+        file: SegmentFile,
+        position: u64,
+        bytes: Bytes,
+    ) {
+        if !position.is_multiple_of(BLOCK_BYTES as u64) || !bytes.len().is_multiple_of(BLOCK_BYTES) {
             let text = format!("segment write of {} bytes at {position} is not whole blocks", bytes.len());
             return context.disk_done(ticket, Err(DiskError { no_space: false, text }));
         }
@@ -75,7 +82,14 @@ impl Segments {
     }
 
     /// Reads up to `length` bytes.
-    pub fn read(&mut self, context: &mut Context, ticket: Ticket, file: SegmentFile, position: u64, length: usize) {
+    pub fn read(
+        &mut self,
+        context: &mut Context,
+        ticket: Ticket,
+        file: SegmentFile,
+        position: u64,
+        length: usize,
+    ) {
         let step = Step::Read { open: None, position, buffer: self.pool.get(&[], length) };
         self.next(context, SegmentJob { ticket, file, step });
     }
@@ -179,7 +193,9 @@ impl Segments {
                 }
                 Err(errno) => match job.step {
                     Step::Unlink { .. } => self.next(context, job),
-                    Step::Read { .. } if *errno == libc::ENOENT => context.disk_done(job.ticket, Ok(Bytes::new())),
+                    Step::Read { .. } if *errno == libc::ENOENT => {
+                        context.disk_done(job.ticket, Ok(Bytes::new()))
+                    }
                     _ => {
                         let error = disk_error("open", &self.files.path(job.file), *errno);
                         context.disk_done(job.ticket, Err(error));

@@ -96,10 +96,14 @@ fn limits(report: &mut Report) -> Result<(), SelfTestError> {
     report.open_files = files.rlim_cur;
     report.facts.push(format!("open files: {}", files.rlim_cur));
     if files.rlim_cur < 256 {
-        return fail(format!("only {} open files are allowed", files.rlim_cur), "raise it (ulimit -n, LimitNOFILE)");
+        return fail(
+            format!("only {} open files are allowed", files.rlim_cur),
+            "raise it (ulimit -n, LimitNOFILE)",
+        );
     }
     if files.rlim_cur < NOFILE_WANTED {
-        let text = format!("only {} open files are allowed; raise it to {NOFILE_WANTED} or more", files.rlim_cur);
+        let text =
+            format!("only {} open files are allowed; raise it to {NOFILE_WANTED} or more", files.rlim_cur);
         report.warnings.push(format!("{text} (ulimit -n, LimitNOFILE)"));
     }
     let locked = limit(libc::RLIMIT_MEMLOCK);
@@ -138,7 +142,9 @@ fn rings(report: &mut Report) -> Result<(), SelfTestError> {
     if let Err(error) = ReceiveBuffers::new(&ring) {
         return fail(format!("io_uring takes no buffer ring: {error}"), "use Linux 6.1 or later");
     }
-    report.facts.push("io_uring: all operations, single issuer, deferred completions, buffer ring".to_string());
+    report
+        .facts
+        .push("io_uring: all operations, single issuer, deferred completions, buffer ring".to_string());
     Ok(())
 }
 
@@ -148,7 +154,9 @@ fn ring_failure(error: &io::Error) -> Result<(), SelfTestError> {
             "allow io_uring: sysctl kernel.io_uring_disabled=0, and a container seccomp profile that permits \
              io_uring_setup, io_uring_enter, io_uring_register (Docker's default forbids them)"
         }
-        Some(libc::ENOSYS | libc::EINVAL) => "use Linux 6.1 or later (SINGLE_ISSUER and DEFER_TASKRUN are needed)",
+        Some(libc::ENOSYS | libc::EINVAL) => {
+            "use Linux 6.1 or later (SINGLE_ISSUER and DEFER_TASKRUN are needed)"
+        }
         Some(libc::ENOMEM) => "raise the locked memory limit (ulimit -l 8192, LimitMEMLOCK=8M)",
         Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (ulimit -n, LimitNOFILE)",
         _ => "see `dmesg`",

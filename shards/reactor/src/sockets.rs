@@ -201,7 +201,8 @@ impl Sockets {
         let receiving = connection.receiving;
         let _ = connection.socket.shutdown(Shutdown::Both);
         if let Some(reason) = reason {
-            let peer = connection.socket.peer_addr().map_or_else(|_| "unknown peer".to_string(), |p| p.to_string());
+            let peer =
+                connection.socket.peer_addr().map_or_else(|_| "unknown peer".to_string(), |p| p.to_string());
             context.log(LogLevel::Info, format!("closed the connection of {peer}: {reason}"));
         }
         if let Some(name) = receiving {
@@ -212,7 +213,8 @@ impl Sockets {
 
     /// Forgets a dead connection once nothing in flight names it.
     pub fn reap(&mut self, context: &mut Context, id: ConnectionId) {
-        let done = self.connections.get_mut(id.0).is_some_and(|connection| connection.dead && connection.ops == 0);
+        let done =
+            self.connections.get_mut(id.0).is_some_and(|connection| connection.dead && connection.ops == 0);
         if done && let Some(mut connection) = self.connections.remove(id.0) {
             // A pipe that still holds bytes of this connection must never serve another: it is dropped.
             if let Some(pipe) = connection.pipe.take()

@@ -135,7 +135,13 @@ impl Pipes {
     }
 
     /// Moves file bytes into the connection's pipe.
-    fn fill(&mut self, context: &mut Context, connection: &mut Connection, position: u64, length: usize) -> Step {
+    fn fill(
+        &mut self,
+        context: &mut Context,
+        connection: &mut Connection,
+        position: u64,
+        length: usize,
+    ) -> Step {
         let (Some(file), Some(pipe)) = (&connection.file, &connection.pipe) else {
             return Step::Broken(Some("no file or pipe to fill from".to_string()));
         };
@@ -317,6 +323,7 @@ pub fn splice_works(file: &StdFile) -> io::Result<()> {
     let mut offset = 0;
     let (from, to) = (file.as_raw_fd(), pipe.write.as_raw_fd());
     // SAFETY: live descriptors and a live offset.
-    let moved = unsafe { libc::splice(from, &mut offset, to, std::ptr::null_mut(), 4096, libc::SPLICE_F_NONBLOCK) };
+    let moved =
+        unsafe { libc::splice(from, &mut offset, to, std::ptr::null_mut(), 4096, libc::SPLICE_F_NONBLOCK) };
     if moved < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -111,8 +111,10 @@ pub fn start_core<C: Core>(
         let bind = |address| Reserved::new(address).map_err(|cause| StartError::Listen { address, cause });
         reserved.push(plan.listen.map(bind).transpose()?);
     }
-    let mesh = Mesh::new(plans.len())
-        .map_err(|error| StartError::Executor { shard: 0, text: format!("eventfd: {error}; raise ulimit -n") })?;
+    let mesh = Mesh::new(plans.len()).map_err(|error| StartError::Executor {
+        shard: 0,
+        text: format!("eventfd: {error}; raise ulimit -n"),
+    })?;
     let addresses = reserved.iter().map(|reserved| reserved.as_ref().map(|r| r.address)).collect();
     let mut running = Running { mesh, threads: Vec::new(), addresses, meters: Vec::new(), log };
     let (report, reports) = mpsc::channel();
@@ -172,7 +174,8 @@ impl Running {
         match spawned {
             Ok(thread) => self.threads.push(thread),
             Err(error) => {
-                let text = format!("{error}; check `ulimit -l`, `ulimit -n` and that seccomp allows io_uring");
+                let text =
+                    format!("{error}; check `ulimit -l`, `ulimit -n` and that seccomp allows io_uring");
                 return Err(StartError::Executor { shard: shard.0, text });
             }
         }
@@ -233,8 +236,10 @@ fn prepare<C: Core>(
 ) -> Result<Driver<C>, String> {
     let journal = Journal::open(&plan.directory, config.journal_bytes)?;
     let partitions = &plan.partitions_directory;
-    std::fs::create_dir_all(partitions).map_err(|error| format!("create {}: {error}", partitions.display()))?;
-    let files = Files::new(partitions.clone()).map_err(|error| format!("open {}: {error}", partitions.display()))?;
+    std::fs::create_dir_all(partitions)
+        .map_err(|error| format!("create {}: {error}", partitions.display()))?;
+    let files =
+        Files::new(partitions.clone()).map_err(|error| format!("open {}: {error}", partitions.display()))?;
     let image = journal.image()?;
     let me = usize::from(plan.shard.0);
     let bell = mesh.bell(me);

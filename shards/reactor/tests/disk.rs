@@ -74,7 +74,10 @@ fn segments_are_written_synced_read_cut_and_removed() {
     client.disk(b'D', &[&partition]);
     assert!(!segment_path(&directory, 5).parent().unwrap().exists(), "the empty directory goes too");
     client.disk(b'W', &[&partition, &0u64.to_be_bytes(), &bytes[..8192]]);
-    assert!(std::fs::read(segment_path(&directory, 5)).unwrap() == bytes[..8192], "a new file, not the removed one");
+    assert!(
+        std::fs::read(segment_path(&directory, 5)).unwrap() == bytes[..8192],
+        "a new file, not the removed one"
+    );
     assert_eq!(client.ask(b'W', &[&partition, &1u64.to_be_bytes(), &bytes[..4096]])[0], 1, "not on a block");
     stop(running, &directory);
 }
@@ -139,10 +142,14 @@ fn file_ranges(splice: bool) {
     // Twice: first from disk, then from memory.
     for _ in 0..2 {
         for (position, length) in RANGES {
-            let answer = client.ask(b'f', &[&partition, &position.to_be_bytes(), &(length as u32).to_be_bytes()]);
+            let answer =
+                client.ask(b'f', &[&partition, &position.to_be_bytes(), &(length as u32).to_be_bytes()]);
             let end = position as usize + length;
             assert_eq!(&answer[length..], b"trailer!");
-            assert!(answer[..length] == bytes[position as usize..end.min(bytes.len())], "{position} {length}");
+            assert!(
+                answer[..length] == bytes[position as usize..end.min(bytes.len())],
+                "{position} {length}"
+            );
         }
     }
     // Slowly, and many at once.
@@ -202,7 +209,11 @@ fn a_removed_file_frees_its_descriptors() {
     let name = segment(0).partition.to_string();
     let held = || {
         let links = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
-        links.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.display().to_string().contains(&name))).count()
+        links
+            .filter(|fd| {
+                std::fs::read_link(fd.path()).is_ok_and(|to| to.display().to_string().contains(&name))
+            })
+            .count()
     };
     let from = Instant::now();
     while held() > 0 {

@@ -12,7 +12,8 @@ use pelton_model::{BrokerConfig, ListenerMode};
 fn frames_of_every_size_come_back_whole() {
     let (running, directory) = run(config());
     let mut client = Client::new(&running);
-    for length in [0, 1, 100, 4095, 4096, 4097, 8187, 8188, 40_000, 65_530, 65_536, 200_000, 1 << 20, 9 << 20] {
+    for length in [0, 1, 100, 4095, 4096, 4097, 8187, 8188, 40_000, 65_530, 65_536, 200_000, 1 << 20, 9 << 20]
+    {
         let payload = pattern(length as u32, length);
         let mut sender = client.0.try_clone().unwrap();
         let mut frame = (length as u32 + 1).to_be_bytes().to_vec();
@@ -147,8 +148,7 @@ fn clients_that_vanish_in_the_middle_of_anything_leave_nothing_behind() {
 
 #[test]
 fn shards_talk_and_one_listener_feeds_all() {
-    let (running, directory) =
-        run(BrokerConfig { shards: 3, mode: ListenerMode::Single, ..config() });
+    let (running, directory) = run(BrokerConfig { shards: 3, mode: ListenerMode::Single, ..config() });
     assert_eq!(running.addresses().iter().flatten().count(), 1);
     let mut served = [0; 3];
     let mut clients: Vec<Client> = (0..9).map(|_| Client::new(&running)).collect();

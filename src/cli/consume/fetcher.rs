@@ -111,7 +111,8 @@ impl Fetcher {
             match self.client.leader(&state.topic, state.partition) {
                 Some(leader) => groups.entry(leader).or_default().push(index),
                 None => {
-                    let words = format!("{}[{}]: {}", state.topic, state.partition, ErrorCode::LeaderNotAvailable);
+                    let words =
+                        format!("{}[{}]: {}", state.topic, state.partition, ErrorCode::LeaderNotAvailable);
                     problem = Some(Failure::error(words));
                 }
             }
@@ -175,7 +176,11 @@ impl Fetcher {
         connection.send(ApiKey::Fetch, version, &request)
     }
 
-    fn take(&mut self, answer: &FetchResponseData, format: &RecordFormat) -> Result<Option<Failure>, Failure> {
+    fn take(
+        &mut self,
+        answer: &FetchResponseData,
+        format: &RecordFormat,
+    ) -> Result<Option<Failure>, Failure> {
         let mut problem = None;
         let whole = ErrorCode::from_code(answer.error_code);
         if whole != ErrorCode::None {
@@ -195,13 +200,17 @@ impl Fetcher {
         data: &PartitionData,
         format: &RecordFormat,
     ) -> Result<Option<Failure>, Failure> {
-        let found = self.states.iter().position(|state| state.topic == topic && state.partition == data.partition_index);
+        let found = self
+            .states
+            .iter()
+            .position(|state| state.topic == topic && state.partition == data.partition_index);
         let Some(index) = found else { return Ok(None) };
         let item = format!("{topic}[{}]", data.partition_index);
         match ErrorCode::from_code(data.error_code) {
             ErrorCode::None => {
                 if let Some(records) = &data.records {
-                    self.print(index, records, format).map_err(|problem| Failure::error(format!("{item}: {problem}")))?;
+                    self.print(index, records, format)
+                        .map_err(|problem| Failure::error(format!("{item}: {problem}")))?;
                 }
                 Ok(None)
             }
@@ -225,13 +234,18 @@ impl Fetcher {
                 continue;
             }
             if !crc_matches(batch) {
-                return Err(format!("the batch at offset {} is damaged: its CRC does not match", info.base_offset));
+                return Err(format!(
+                    "the batch at offset {} is damaged: its CRC does not match",
+                    info.base_offset
+                ));
             }
             if !info.is_control() {
-                let records = Records::of(batch, DECOMPRESSED_BYTES_MAX).map_err(|error| error.to_string())?;
+                let records =
+                    Records::of(batch, DECOMPRESSED_BYTES_MAX).map_err(|error| error.to_string())?;
                 for record in records.iter() {
                     let record = record.map_err(|error| error.to_string())?;
-                    let wanted = record.offset >= state.next && state.stop.is_none_or(|stop| record.offset < stop);
+                    let wanted =
+                        record.offset >= state.next && state.stop.is_none_or(|stop| record.offset < stop);
                     if !wanted {
                         continue;
                     }

@@ -72,7 +72,13 @@ enum Outcome {
 
 impl Sender {
     /// A sender that has sent nothing.
-    pub fn new(client: Client, topic: &str, acks: Acks, codec: Codec, producer_id: Option<(i64, i16)>) -> Sender {
+    pub fn new(
+        client: Client,
+        topic: &str,
+        acks: Acks,
+        codec: Codec,
+        producer_id: Option<(i64, i16)>,
+    ) -> Sender {
         Sender {
             client,
             topic: topic.to_string(),
@@ -104,7 +110,7 @@ impl Sender {
                 Some(_) => {
                     std::thread::sleep(RETRY_PAUSE);
                     // A failure here is a failure of the next round too, which then says it.
-                    let _ = self.client.metadata(Some(&[self.topic.clone()]), false);
+                    let _ = self.client.metadata(Some(std::slice::from_ref(&self.topic)), false);
                 }
             }
         }
@@ -190,7 +196,11 @@ impl Sender {
     }
 
     /// The answer; none with acks=0, where there is none.
-    fn ask(&mut self, leader: i32, request: &ProduceRequestData) -> Result<Option<ProduceResponseData>, CallError> {
+    fn ask(
+        &mut self,
+        leader: i32,
+        request: &ProduceRequestData,
+    ) -> Result<Option<ProduceResponseData>, CallError> {
         let connection = self.client.broker(leader)?;
         let version = connection.version(ApiKey::Produce, PRODUCE_VERSION)?;
         let sent = connection.send(ApiKey::Produce, version, request)?;
@@ -208,14 +218,17 @@ impl Sender {
             return Err(Failure::error(format!("{item}: the broker's answer leaves it out")));
         };
         let words = |error: ErrorCode| {
-            let message = found.error_message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
+            let message =
+                found.error_message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
             format!("{item}: {error}{message}")
         };
         match ErrorCode::from_code(found.error_code) {
             ErrorCode::None => Ok(Outcome::Written(found.base_offset)),
             // It was written when it was sent before.
             ErrorCode::DuplicateSequenceNumber => Ok(Outcome::Written(-1)),
-            error if passes(error) || error == ErrorCode::UnknownTopicOrPartition => Ok(Outcome::Again(words(error))),
+            error if passes(error) || error == ErrorCode::UnknownTopicOrPartition => {
+                Ok(Outcome::Again(words(error)))
+            }
             error => Err(Failure::error(words(error))),
         }
     }

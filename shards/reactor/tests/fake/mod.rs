@@ -73,7 +73,8 @@ impl Fake {
                 self.answer(connection, framed(Bytes::from(vec![b'g'; length])), out);
             }
             b'f' => {
-                let (file, position, length) = (segment(frame.get_u32()), frame.get_u64(), frame.get_u32() as usize);
+                let (file, position, length) =
+                    (segment(frame.get_u32()), frame.get_u64(), frame.get_u32() as usize);
                 let header = Bytes::copy_from_slice(&(length as u32 + 8).to_be_bytes());
                 let trailer = Bytes::from_static(b"trailer!");
                 let parts = vec![

@@ -88,6 +88,7 @@ impl MetadataImage {
             index_interval_bytes: int("index.interval.bytes", default.index_interval_bytes),
             file_delete_delay_ms: long("file.delete.delay.ms", default.file_delete_delay_ms),
             preallocate: text("preallocate") == "true",
+            compacted: text("cleanup.policy").split(',').any(|policy| policy.trim() == "compact"),
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct TopicConfig {
     pub file_delete_delay_ms: i64,
     /// `preallocate`.
     pub preallocate: bool,
+    /// `cleanup.policy` has compact: every record needs a key.
+    pub compacted: bool,
 }
 
 impl TopicConfig {
@@ -55,6 +57,7 @@ impl Default for TopicConfig {
             index_interval_bytes: 4096,
             file_delete_delay_ms: 60_000,
             preallocate: false,
+            compacted: false,
         }
     }
 }

@@ -157,6 +157,7 @@ mod tests {
             base_offset,
             log_append_time_ms: -1,
             log_start_offset: 0,
+            record_errors: Vec::new(),
         }
     }
 

@@ -81,6 +81,7 @@ impl Shard {
                 base_offset: appended.base_offset.0,
                 log_append_time_ms: log_append_time_ms.unwrap_or(-1),
                 log_start_offset,
+                record_errors: Vec::new(),
             },
         }
     }
@@ -131,6 +132,9 @@ impl Shard {
         if !config.log_append_time {
             check_timestamps(now, config, &batch, records)?;
         }
+        if config.compacted {
+            check_keys(records)?;
+        }
         Ok(batch)
     }
 }
@@ -166,6 +170,7 @@ fn check_producer(
                 base_offset: base_offset.0,
                 log_append_time_ms: log_append_time_ms.map_or(-1, |_| timestamp_ms),
                 log_start_offset,
+                record_errors: Vec::new(),
             },
         }),
         Verdict::Refuse { error, message } => Some(refuse(error, message)),
@@ -175,6 +180,29 @@ fn check_producer(
 fn refuse_batch(error: BatchError) -> AppendOutcome {
     let code = error.error_code();
     refuse(code, error.to_string())
+}
+
+/// Records of a compacted topic need keys.
+fn check_keys(records: &Bytes) -> Result<(), AppendOutcome> {
+    let unpacked = records::Records::of(records, UNPACK_BYTES_MAX).map_err(refuse_batch)?;
+    let mut record_errors = Vec::new();
+    for (index, record) in unpacked.iter().enumerate() {
+        if record.map_err(refuse_batch)?.key.is_none() {
+            record_errors.push(index as i32);
+        }
+    }
+    if record_errors.is_empty() {
+        return Ok(());
+    }
+    let text = "One or more records have been rejected: compacted topic cannot accept message without key";
+    Err(AppendOutcome::Refused(PartitionAnswer::Produce {
+        error: ErrorCode::InvalidRecord,
+        message: Some(text.to_string()),
+        base_offset: -1,
+        log_append_time_ms: -1,
+        log_start_offset: -1,
+        record_errors,
+    }))
 }
 
 /// `message.timestamp.before.max.ms` and `.after.max.ms` (KIP-937).

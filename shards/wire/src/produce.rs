@@ -114,6 +114,8 @@ pub struct PartitionResponse {
     pub log_start_offset: i64,
     /// What is wrong, for people (version 8 on).
     pub error_message: Option<String>,
+    /// Records at fault, by their place in the batch (version 8 on, KIP-467).
+    pub record_errors: Vec<i32>,
     /// Leader id and epoch to turn to (version 10 on).
     pub current_leader: Option<(i32, i32)>,
 }
@@ -192,7 +194,12 @@ impl PartitionResponse {
             writer.i64(self.log_start_offset);
         }
         if version >= RECORD_ERRORS {
-            writer.length(Some(0)); // record_errors
+            writer.length(Some(self.record_errors.len()));
+            for index in &self.record_errors {
+                writer.i32(*index);
+                writer.nullable_string(self.error_message.as_deref());
+                writer.no_tags();
+            }
             writer.nullable_string(self.error_message.as_deref());
         }
         match self.current_leader {

@@ -33,9 +33,9 @@ struct Shape {
 }
 
 fn describe(context: &ApiContext<'_>, shape: &Shape, resource: DescribeConfigsResource) -> DescribeConfigsResult {
-    // No list = every setting; an empty list = none.
+    // No list, and an empty one too, mean every setting, as Kafka 4.3 has it.
     let wanted = |name: &str| {
-        resource.configuration_keys.as_ref().is_none_or(|keys| keys.iter().any(|key| key.as_str() == name))
+        resource.configuration_keys.as_ref().is_none_or(|keys| keys.is_empty() || keys.iter().any(|key| key.as_str() == name))
     };
     let found = match resource.resource_type {
         RESOURCE_TOPIC => describe_topic(context, shape, resource.resource_name.as_str(), wanted),

@@ -12,6 +12,9 @@ use crate::api::RequestContext;
 use crate::api::partition::{PartitionAnswer, PartitionOp};
 use crate::effect::Effect;
 
+/// Answers carry the leader epoch from this version on (KIP-320).
+const LEADER_EPOCH_VERSION: i16 = 4;
+
 impl Shard {
     /// Asks every partition named.
     pub(crate) fn list_offsets(
@@ -63,7 +66,7 @@ fn encode(
             partitions: indexes
                 .into_iter()
                 .zip(answers.by_ref())
-                .map(|(partition_index, answer)| partition_response(partition_index, answer))
+                .map(|(partition_index, answer)| partition_response(context.version, partition_index, answer))
                 .collect(),
             ..Default::default()
         })
@@ -71,7 +74,7 @@ fn encode(
     context.encode(&ListOffsetsResponseData { topics, ..Default::default() })
 }
 
-fn partition_response(partition_index: i32, answer: &PartitionAnswer) -> ListOffsetsPartitionResponse {
+fn partition_response(version: i16, partition_index: i32, answer: &PartitionAnswer) -> ListOffsetsPartitionResponse {
     let (error, timestamp, offset, leader_epoch) = match answer {
         PartitionAnswer::ListOffset { error, timestamp, offset, leader_epoch } => {
             (*error, *timestamp, *offset, *leader_epoch)
@@ -83,7 +86,7 @@ fn partition_response(partition_index: i32, answer: &PartitionAnswer) -> ListOff
         error_code: error.code(),
         timestamp,
         offset,
-        leader_epoch,
+        leader_epoch: if version >= LEADER_EPOCH_VERSION { leader_epoch } else { -1 },
         ..Default::default()
     }
 }

@@ -54,8 +54,15 @@ impl Records {
 /// What a partition answers. `-1` stands for "none" as on the wire.
 #[derive(Clone, Debug)]
 pub enum PartitionAnswer {
-    /// To an append.
-    Produce { error: ErrorCode, message: Option<String>, base_offset: i64, log_append_time_ms: i64, log_start_offset: i64 },
+    /// To an append; `record_errors` are the places in the batch of records that are at fault (KIP-467).
+    Produce {
+        error: ErrorCode,
+        message: Option<String>,
+        base_offset: i64,
+        log_append_time_ms: i64,
+        log_start_offset: i64,
+        record_errors: Vec<i32>,
+    },
     /// To a read.
     Fetch(FetchAnswer),
     /// To ListOffsets.
@@ -97,7 +104,14 @@ impl FetchAnswer {
 impl PartitionAnswer {
     /// The refusal that fits an append.
     pub fn produce_error(error: ErrorCode, message: Option<String>) -> PartitionAnswer {
-        PartitionAnswer::Produce { error, message, base_offset: -1, log_append_time_ms: -1, log_start_offset: -1 }
+        PartitionAnswer::Produce {
+            error,
+            message,
+            base_offset: -1,
+            log_append_time_ms: -1,
+            log_start_offset: -1,
+            record_errors: Vec::new(),
+        }
     }
 
     /// The refusal that fits `op`.

@@ -236,19 +236,30 @@ fn partition_response(
     answer: Option<&PartitionAnswer>,
     hint: Option<&LeaderHint>,
 ) -> produce::PartitionResponse {
-    let (error, message, base_offset, log_append_time_ms, log_start_offset) = match answer {
-        Some(PartitionAnswer::Produce { error, message, base_offset, log_append_time_ms, log_start_offset }) => {
-            (*error, message.clone(), *base_offset, *log_append_time_ms, *log_start_offset)
-        }
-        _ => (ErrorCode::UnknownServerError, None, -1, -1, -1),
-    };
-    produce::PartitionResponse {
-        index,
-        error_code: error,
-        base_offset,
-        log_append_time_ms,
-        log_start_offset,
-        error_message: message,
-        current_leader: hint.map(|hint| (hint.leader_id, hint.leader_epoch)),
+    let current_leader = hint.map(|hint| (hint.leader_id, hint.leader_epoch));
+    match answer {
+        Some(PartitionAnswer::Produce {
+            error,
+            message,
+            base_offset,
+            log_append_time_ms,
+            log_start_offset,
+            record_errors,
+        }) => produce::PartitionResponse {
+            index,
+            error_code: *error,
+            base_offset: *base_offset,
+            log_append_time_ms: *log_append_time_ms,
+            log_start_offset: *log_start_offset,
+            error_message: message.clone(),
+            record_errors: record_errors.clone(),
+            current_leader,
+        },
+        _ => produce::PartitionResponse {
+            index,
+            error_code: ErrorCode::UnknownServerError,
+            current_leader,
+            ..produce::PartitionResponse::default()
+        },
     }
 }

@@ -441,7 +441,8 @@ fn damaged_data_end_the_start_with_20() {
         }
     }
     let (data, kafka) = (dir.join("data"), format!("127.0.0.1:{port}"));
-    let start = ["start", "--data-dir", data.to_str().unwrap(), "--kafka", &kafka, "--admin", "off", "--shards", "1"];
+    let start =
+        ["start", "--data-dir", data.to_str().unwrap(), "--kafka", &kafka, "--admin", "off", "--shards", "1"];
     let arguments: Vec<&str> = start.into_iter().chain(["-X", "pelton.journal.bytes=16777216"]).collect();
     let (_, err) = expect(20, &arguments, "");
     assert!(err.contains("is damaged"), "{err}");

@@ -98,7 +98,10 @@ fn arrows_are_those_of_the_architecture() {
     for (dir, allowed) in ARROWS {
         let manifest = fs::read_to_string(root().join(dir).join("Cargo.toml")).unwrap();
         for used in dependencies(&manifest) {
-            assert!(allowed.contains(&used.as_str()), "{dir} must not use pelton-{used}; allowed: {allowed:?}");
+            assert!(
+                allowed.contains(&used.as_str()),
+                "{dir} must not use pelton-{used}; allowed: {allowed:?}"
+            );
         }
     }
     let sim = fs::read_to_string(root().join("tests/sim/Cargo.toml")).unwrap();
@@ -113,7 +116,11 @@ fn pure_crates_do_no_io_and_have_no_clock() {
         for (number, line) in text.lines().enumerate() {
             let code = line.split("//").next().unwrap_or("");
             for (banned, instead) in BANNED {
-                assert!(!code.contains(banned), "{file}:{}: {banned} in a pure crate; use {instead}", number + 1);
+                assert!(
+                    !code.contains(banned),
+                    "{file}:{}: {banned} in a pure crate; use {instead}",
+                    number + 1
+                );
             }
         }
     }
@@ -166,7 +173,10 @@ fn long_functions(file: &str, text: &str) -> Vec<String> {
                 let start = line.trim_start().trim_start_matches("pub(crate) ").trim_start_matches("pub ");
                 let start = start.trim_start_matches("const ").trim_start_matches("async ");
                 let start = start.trim_start_matches("unsafe ");
-                if start.starts_with("fn ") && !line.trim_end().ends_with('}') && !line.trim_end().ends_with(';') {
+                if start.starts_with("fn ")
+                    && !line.trim_end().ends_with('}')
+                    && !line.trim_end().ends_with(';')
+                {
                     open = Some((number, indent, start.to_string()));
                 }
             }
@@ -216,7 +226,9 @@ fn map_in_architecture_equals_the_tree() {
 /// A folder some of whose files have rows of their own must list them all.
 fn has_file_rows(mapped: &BTreeSet<String>, dir: &str) -> bool {
     mapped.iter().any(|path| {
-        path.strip_prefix(dir).and_then(|rest| rest.strip_prefix('/')).is_some_and(|rest| rest.ends_with(".rs"))
+        path.strip_prefix(dir)
+            .and_then(|rest| rest.strip_prefix('/'))
+            .is_some_and(|rest| rest.ends_with(".rs"))
     })
 }
 

@@ -200,13 +200,7 @@ pub const TOPIC: &[ConfigDef] = &[
 
 /// Settings of brokers beside the defaults of topics; given at start.
 pub const BROKER: &[ConfigDef] = &[
-    ConfigDef {
-        name: "node.id",
-        kind: Kind::Int(0),
-        default: "1",
-        synonym: None,
-        doc: "The node's id.",
-    },
+    ConfigDef { name: "node.id", kind: Kind::Int(0), default: "1", synonym: None, doc: "The node's id." },
     ConfigDef {
         name: "num.partitions",
         kind: Kind::Int(1),
@@ -343,9 +337,12 @@ pub fn topic_of_synonym(name: &str) -> Option<&'static ConfigDef> {
 
 /// The name most like `name`, for "did you mean".
 pub fn closest(name: &str) -> Option<&'static str> {
-    TOPIC.iter().chain(BROKER).map(|def| def.name).min_by_key(|known| distance(known, name)).filter(|known| {
-        distance(known, name) <= known.len() / 3
-    })
+    TOPIC
+        .iter()
+        .chain(BROKER)
+        .map(|def| def.name)
+        .min_by_key(|known| distance(known, name))
+        .filter(|known| distance(known, name) <= known.len() / 3)
 }
 
 /// Edit distance.

@@ -83,7 +83,10 @@ pub fn create_topic(
     }
     let key = names::collision_key(&wish.name);
     if let Some(other) = image.topic_names().find(|name| names::collision_key(name) == key) {
-        return Err((Refusal::InvalidTopic, format!("Topic '{}' collides with existing topic: {other}", wish.name)));
+        return Err((
+            Refusal::InvalidTopic,
+            format!("Topic '{}' collides with existing topic: {other}", wish.name),
+        ));
     }
     let count = partition_count(image, broker, wish)?;
     check_replication(broker, wish)?;
@@ -97,7 +100,10 @@ pub fn create_topic(
             continue;
         }
         let Some(value) = value else {
-            return Err((Refusal::InvalidConfig, format!("Null value not supported for topic configs: {name}")));
+            return Err((
+                Refusal::InvalidConfig,
+                format!("Null value not supported for topic configs: {name}"),
+            ));
         };
         check_topic_config(broker, name, value)?;
         records.push(set(ConfigResource::Topic(wish.name.clone()), name, Some(value.clone())));
@@ -147,11 +153,17 @@ fn assigned_count(broker: &BrokerConfig, wish: &TopicWish) -> Result<i32, Refuse
     }
     for (_, brokers) in &wish.assignments {
         if brokers.len() != 1 {
-            return refuse(format!("The manual partition assignment names {} replicas, one is possible.", brokers.len()));
+            return refuse(format!(
+                "The manual partition assignment names {} replicas, one is possible.",
+                brokers.len()
+            ));
         }
         let known = brokers[0] / 256 == broker.node_id.0 && brokers[0] % 256 < i32::from(broker.shards);
         if !known {
-            return refuse(format!("The manual partition assignment includes broker {}, but no such broker is registered.", brokers[0]));
+            return refuse(format!(
+                "The manual partition assignment includes broker {}, but no such broker is registered.",
+                brokers[0]
+            ));
         }
     }
     Ok(indexes.len() as i32)
@@ -161,8 +173,11 @@ fn check_replication(broker: &BrokerConfig, wish: &TopicWish) -> Result<(), Refu
     if !wish.assignments.is_empty() {
         return Ok(());
     }
-    let factor =
-        if wish.replication_factor == -1 { broker.default_replication_factor } else { wish.replication_factor };
+    let factor = if wish.replication_factor == -1 {
+        broker.default_replication_factor
+    } else {
+        wish.replication_factor
+    };
     if factor <= 0 {
         let text = "Replication factor must be larger than 0, or -1 to use the default value.".to_string();
         return Err((Refusal::InvalidReplicationFactor, text));
@@ -201,7 +216,10 @@ fn new_partition(topic_id: TopicId, index: i32, placement: &mut Placement) -> Me
 }
 
 /// Plans the end of a topic.
-pub fn delete_topic(broker: &BrokerConfig, topic: Option<&TopicImage>) -> Result<Vec<MetadataRecord>, Refused> {
+pub fn delete_topic(
+    broker: &BrokerConfig,
+    topic: Option<&TopicImage>,
+) -> Result<Vec<MetadataRecord>, Refused> {
     if !broker.delete_topics {
         return Err((Refusal::DeletionDisabled, "Topic deletion is disabled.".to_string()));
     }
@@ -228,9 +246,8 @@ pub fn create_partitions(
         return Err((Refusal::InvalidPartitions, format!("Topic already has {now} partition(s).")));
     }
     if count < now {
-        let text = format!(
-            "The topic {name} currently has {now} partition(s); {count} would not be an increase."
-        );
+        let text =
+            format!("The topic {name} currently has {now} partition(s); {count} would not be an increase.");
         return Err((Refusal::InvalidPartitions, text));
     }
     check_room(image, count, count - now)?;
@@ -246,7 +263,11 @@ pub fn create_partitions(
         let wish = TopicWish {
             partitions: -1,
             replication_factor: -1,
-            assignments: assignments.iter().enumerate().map(|(i, brokers)| (i as i32, brokers.clone())).collect(),
+            assignments: assignments
+                .iter()
+                .enumerate()
+                .map(|(i, brokers)| (i as i32, brokers.clone()))
+                .collect(),
             ..TopicWish::default()
         };
         assigned_count(broker, &wish)?;
@@ -260,7 +281,8 @@ fn set(resource: ConfigResource, name: &str, value: Option<String>) -> MetadataR
 
 fn known(name: &str, found: Option<&'static ConfigDef>) -> Result<&'static ConfigDef, Refused> {
     found.ok_or_else(|| {
-        let hint = config_defs::closest(name).map_or(String::new(), |close| format!(" (did you mean {close}?)"));
+        let hint =
+            config_defs::closest(name).map_or(String::new(), |close| format!(" (did you mean {close}?)"));
         (Refusal::InvalidConfig, format!("Unknown config name: {}{hint}", name.escape_debug()))
     })
 }
@@ -272,7 +294,8 @@ fn check_topic_config(broker: &BrokerConfig, name: &str, value: &str) -> Result<
 }
 
 fn check_value(broker: &BrokerConfig, def: &ConfigDef, name: &str, value: &str) -> Result<(), Refused> {
-    let invalid = |text: String| (Refusal::InvalidConfig, format!("Invalid value for configuration {name}: {text}"));
+    let invalid =
+        |text: String| (Refusal::InvalidConfig, format!("Invalid value for configuration {name}: {text}"));
     def.kind.check(value).map_err(invalid)?;
     if def.name == "max.message.bytes" {
         let limit = broker.message_bytes_limit();
@@ -329,7 +352,8 @@ pub fn alter_config(
 
 fn broker_def(name: &str) -> Result<&'static ConfigDef, Refused> {
     if config_defs::BROKER.iter().any(|def| def.name == name) {
-        let text = format!("Cannot update these configs dynamically: [{name}]; give it at start (-X {name}=…)");
+        let text =
+            format!("Cannot update these configs dynamically: [{name}]; give it at start (-X {name}=…)");
         return Err((Refusal::InvalidRequest, text));
     }
     known(name, config_defs::topic_of_synonym(name))

@@ -130,8 +130,16 @@ impl MetadataImage {
                 self.topics.insert(*id, TopicImage { id: *id, name: name.clone(), partitions: Vec::new() });
                 touched.topics.insert(*id);
             }
-            MetadataRecord::Partition { topic_id, index, replicas, leader, leader_epoch, partition_epoch } => {
-                let (Some(topic), Ok(index)) = (self.topics.get_mut(topic_id), usize::try_from(*index)) else {
+            MetadataRecord::Partition {
+                topic_id,
+                index,
+                replicas,
+                leader,
+                leader_epoch,
+                partition_epoch,
+            } => {
+                let (Some(topic), Ok(index)) = (self.topics.get_mut(topic_id), usize::try_from(*index))
+                else {
                     return;
                 };
                 if index >= topic.partitions.len() {

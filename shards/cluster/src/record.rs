@@ -141,7 +141,14 @@ impl MetadataRecord {
                 out.0.extend_from_slice(id.0.as_bytes());
                 out.string(name);
             }
-            MetadataRecord::Partition { topic_id, index, replicas, leader, leader_epoch, partition_epoch } => {
+            MetadataRecord::Partition {
+                topic_id,
+                index,
+                replicas,
+                leader,
+                leader_epoch,
+                partition_epoch,
+            } => {
                 out.0.extend_from_slice(&[PARTITION, VERSION]);
                 out.0.extend_from_slice(topic_id.0.as_bytes());
                 out.i32(*index);

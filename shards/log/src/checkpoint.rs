@@ -6,6 +6,7 @@
 //! ```
 
 use bytes::Bytes;
+use pelton_model::limits::BLOCK_BYTES;
 use pelton_model::{AlignedBuffer, Offset, PartitionKey, TopicId};
 use pelton_wire::crc::crc32c;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -16,6 +17,10 @@ use crate::types::RecoveryError;
 const MAGIC: [u8; 8] = *b"PLTNCKP\n";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 32;
+/// No log comes this far; beyond it sums could overflow.
+const OFFSET_MAX: i64 = i64::MAX / 2;
+/// The same for groups, generations and bytes.
+const COUNT_MAX: u64 = u64::MAX / 4;
 
 /// A segment as the checkpoint lists it.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]
@@ -120,6 +125,31 @@ impl Checkpoint {
         buffer.freeze()
     }
 
+    /// What is impossible in it, if anything: a right checksum says that it is what was written, not that it makes sense.
+    /// What follows counts on offsets that can be added to, and on positions that are blocks.
+    pub fn nonsense(&self) -> Option<String> {
+        let offsets = 0..=OFFSET_MAX;
+        if !self.start_position.is_multiple_of(BLOCK_BYTES as u64) || self.start_position > COUNT_MAX {
+            return Some(format!("a start at {}", self.start_position));
+        }
+        if !(1..=COUNT_MAX).contains(&self.start_sequence) || self.generation > COUNT_MAX {
+            return Some(format!("generation {} from group {}", self.generation, self.start_sequence));
+        }
+        for partition in &self.partitions {
+            let (start, laid) = (partition.log_start_offset, partition.laid_end_offset);
+            let mut end = 0;
+            let ascending = partition.segments.iter().all(|segment| {
+                let fits = segment.base_offset >= end && segment.end_offset >= segment.base_offset;
+                end = segment.end_offset;
+                fits && end <= OFFSET_MAX && segment.length <= COUNT_MAX
+            });
+            if !offsets.contains(&start) || !offsets.contains(&laid) || !ascending {
+                return Some(format!("offsets of {} that cannot be", partition.key()));
+            }
+        }
+        None
+    }
+
     /// Reads a slot. A whole checkpoint of another version is an error: it must not be overwritten.
     pub fn decode(bytes: &[u8]) -> Result<Slot, RecoveryError> {
         let Some((fixed, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else { return Ok(Slot::Invalid) };
@@ -195,6 +225,30 @@ mod tests {
                 panic!("shift {shift}")
             };
             assert_eq!(*found, sample());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_noticed() {
+        let good = Checkpoint { start_sequence: 1, ..sample() };
+        assert_eq!(good.nonsense(), None);
+        assert_eq!(Checkpoint { start_sequence: 1, ..Checkpoint::default() }.nonsense(), None);
+        type Change = fn(&mut Checkpoint);
+        let changes: [Change; 9] = [
+            |it| it.start_position = 5,
+            |it| it.start_sequence = 0,
+            |it| it.start_sequence = u64::MAX,
+            |it| it.generation = u64::MAX,
+            |it| it.partitions[0].log_start_offset = -1,
+            |it| it.partitions[0].laid_end_offset = i64::MAX,
+            |it| it.partitions[0].segments[0].base_offset = i64::MIN,
+            |it| it.partitions[0].segments[0].end_offset = 2,
+            |it| it.partitions[0].segments[0].length = u64::MAX,
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut bad = good.clone();
+            change(&mut bad);
+            assert!(bad.nonsense().is_some(), "change {number}");
         }
     }
 

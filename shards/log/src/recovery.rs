@@ -40,6 +40,12 @@ pub(crate) fn recover(
         refuse_lost_checkpoint(&image.journal)?;
         return Ok(fresh(config, now));
     };
+    if let Some(nonsense) = checkpoint.nonsense() {
+        return Err(corrupt(format!(
+            "checkpoint {} has a right checksum but says {nonsense}",
+            checkpoint.generation
+        )));
+    }
     let mut frames = follow(&config, &image.journal, &checkpoint);
     let next = checkpoint.start_sequence + frames.len() as u64;
     let end = frames

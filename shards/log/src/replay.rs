@@ -130,7 +130,8 @@ impl Replay<'_> {
         let batches = batches_of(&entry.payload, group.sequence);
         let length: u64 = batches.iter().map(|batch| batch.fact.length).sum();
         let begins = batches.first().is_some_and(|batch| batch.fact.base_offset == entry.value);
-        if length != entry.payload.len() as u64 || !begins {
+        let ordered = batches.iter().all(|batch| batch.fact.last_offset >= batch.fact.base_offset);
+        if length != entry.payload.len() as u64 || !begins || !ordered {
             let (key, sequence) = (entry.key, group.sequence);
             return Err(corrupt(format!("the batches of {key} in journal group {sequence} do not parse")));
         }

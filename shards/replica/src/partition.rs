@@ -38,7 +38,12 @@ impl Partition {
     }
 
     /// The log has moved: with one replica, what it holds as the topic's durability wants it is committed.
-    pub fn handle_log_progress(&mut self, written_end: Offset, flushed_end: Offset, flush_every_append: bool) {
+    pub fn handle_log_progress(
+        &mut self,
+        written_end: Offset,
+        flushed_end: Offset,
+        flush_every_append: bool,
+    ) {
         let end = if flush_every_append { flushed_end } else { written_end };
         self.high_watermark = self.high_watermark.max(end);
     }

@@ -92,7 +92,13 @@ impl<O> Acks<O> {
     }
 
     /// Gives up every part that waits for the partition.
-    pub fn fail(&mut self, slot: PartitionSlot, error: ErrorCode, text: &str, done: &mut Vec<Acknowledged<O>>) {
+    pub fn fail(
+        &mut self,
+        slot: PartitionSlot,
+        error: ErrorCode,
+        text: &str,
+        done: &mut Vec<Acknowledged<O>>,
+    ) {
         let Some(queue) = self.by_partition.get_mut(slot.0 as usize) else { return };
         for wait in std::mem::take(queue) {
             let answer = PartitionAnswer::produce_error(error, Some(text.to_string()));

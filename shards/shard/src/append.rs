@@ -4,9 +4,9 @@
 use bytes::Bytes;
 use pelton_log::PartitionSlot;
 use pelton_model::{Now, PartitionKey};
-use pelton_replica::producers::{Verdict, BatchFacts};
-use pelton_wire::error_code::ErrorCode;
+use pelton_replica::producers::{BatchFacts, Verdict};
 use pelton_wire::compression::Codec;
+use pelton_wire::error_code::ErrorCode;
 use pelton_wire::record_batch::{self, BatchError, BatchInfo};
 use pelton_wire::records;
 
@@ -58,7 +58,8 @@ impl Shard {
         let log_start_offset = self.storage.log_start_offset(slot).0;
         let log_append_time_ms = local.config.log_append_time.then_some(now.wall_ms);
         let facts = facts_of(&batch);
-        if let Some(outcome) = check_producer(local, slot, &facts, now, log_append_time_ms, log_start_offset) {
+        if let Some(outcome) = check_producer(local, slot, &facts, now, log_append_time_ms, log_start_offset)
+        {
             return outcome;
         }
         let leader_epoch = local.state.leader_epoch();

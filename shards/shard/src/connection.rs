@@ -253,7 +253,8 @@ impl Connection {
     fn frame_length(&self) -> Option<Result<usize, String>> {
         let prefix = self.input.first_chunk::<PREFIX_BYTES>()?;
         Some(
-            pelton_wire::frame::frame_length(*prefix, self.frame_bytes_max).map_err(|error| error.to_string()),
+            pelton_wire::frame::frame_length(*prefix, self.frame_bytes_max)
+                .map_err(|error| error.to_string()),
         )
     }
 }

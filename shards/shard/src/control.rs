@@ -108,7 +108,8 @@ impl Shard {
     }
 
     fn run_control(&mut self, now: Now, out: &mut Vec<Effect>) {
-        while self.control.in_flight.is_none() {
+        // What is asked of a stopping broker goes unanswered, its connection is about to close.
+        while self.control.in_flight.is_none() && !self.stopping {
             let Some((origin, request)) = self.control.queue.pop_front() else { return };
             let plan = self.plan_control(now, &request);
             if plan.records.is_empty() {

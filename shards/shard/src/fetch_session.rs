@@ -191,7 +191,9 @@ impl FetchSessions {
         }
         let oldest = self.sessions.iter().min_by_key(|(_, s)| s.used_ns).map(|(id, s)| (*id, s.used_ns));
         match oldest {
-            Some((id, used_ns)) if now.monotonic_ns.saturating_sub(used_ns) > EVICTION_MS as u64 * 1_000_000 => {
+            Some((id, used_ns))
+                if now.monotonic_ns.saturating_sub(used_ns) > EVICTION_MS as u64 * 1_000_000 =>
+            {
                 self.sessions.remove(&id);
                 true
             }

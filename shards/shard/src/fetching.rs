@@ -24,8 +24,14 @@ pub struct Fetches {
     watched: BTreeMap<RequestId, OperationId>,
     deadlines: Deadlines,
     watchers: Watchers,
-    /// Other shards that want to hear of partitions here: (shard, its id) and the partitions.
-    foreign_watches: BTreeMap<OperationId, (ShardId, RequestId, Vec<(PartitionSlot, Offset)>)>,
+    foreign_watches: BTreeMap<OperationId, ForeignWatch>,
+}
+
+/// Another shard that wants to hear of partitions here.
+struct ForeignWatch {
+    from: ShardId,
+    request: RequestId,
+    slots: Vec<PartitionSlot>,
 }
 
 impl Fetches {
@@ -197,8 +203,13 @@ impl Shard {
             }
         }
         if !shards.is_empty() {
-            let requests: Vec<RequestId> =
-                self.fetches.watched.iter().filter(|(_, of)| **of == id).map(|(request, _)| *request).collect();
+            let requests: Vec<RequestId> = self
+                .fetches
+                .watched
+                .iter()
+                .filter(|(_, of)| **of == id)
+                .map(|(request, _)| *request)
+                .collect();
             for request in requests {
                 self.fetches.watched.remove(&request);
                 for shard in &shards {
@@ -213,11 +224,12 @@ impl Shard {
     pub(crate) fn wake_fetches(&mut self, now: Now, slot: PartitionSlot, out: &mut Vec<Effect>) {
         let waiting = self.fetches.watchers.of(slot.0).to_vec();
         for id in waiting {
-            if let Some((to, request, slots)) = self.fetches.foreign_watches.remove(&id) {
-                for (slot, _) in slots {
+            if let Some(watch) = self.fetches.foreign_watches.remove(&id) {
+                for slot in watch.slots {
                     self.fetches.watchers.remove(slot.0, id);
                 }
-                out.push(Effect::ToShard { to, message: ShardMessage::WatchFired { id: request } });
+                let message = ShardMessage::WatchFired { id: watch.request };
+                out.push(Effect::ToShard { to: watch.from, message });
             } else if self.unpark(id, out) {
                 self.begin_fetch_pass(now, id, out);
             }
@@ -245,7 +257,7 @@ impl Shard {
         let mut fire = false;
         for (key, known) in parts {
             match self.partitions.slot(key) {
-                Some(slot) if self.high_watermark(slot) <= known.0 => slots.push((slot, known)),
+                Some(slot) if self.high_watermark(slot) <= known.0 => slots.push(slot),
                 _ => fire = true,
             }
         }
@@ -254,10 +266,10 @@ impl Shard {
             return;
         }
         let id = self.next_id();
-        for (slot, _) in &slots {
+        for slot in &slots {
             self.fetches.watchers.add(slot.0, id);
         }
-        self.fetches.foreign_watches.insert(id, (from, request, slots));
+        self.fetches.foreign_watches.insert(id, ForeignWatch { from, request, slots });
     }
 
     /// Another shard no longer waits.
@@ -266,12 +278,12 @@ impl Shard {
             .fetches
             .foreign_watches
             .iter()
-            .find(|(_, (shard, id, _))| (*shard, *id) == (from, request))
+            .find(|(_, watch)| (watch.from, watch.request) == (from, request))
             .map(|(id, _)| *id);
         if let Some(id) = found
-            && let Some((_, _, slots)) = self.fetches.foreign_watches.remove(&id)
+            && let Some(watch) = self.fetches.foreign_watches.remove(&id)
         {
-            for (slot, _) in slots {
+            for slot in watch.slots {
                 self.fetches.watchers.remove(slot.0, id);
             }
         }
@@ -299,8 +311,13 @@ impl Shard {
 
     /// Drops the fetches of a connection that is gone.
     pub(crate) fn drop_fetches_of(&mut self, connection: pelton_model::ConnectionId, out: &mut Vec<Effect>) {
-        let ids: Vec<OperationId> =
-            self.fetches.operations.iter().filter(|(_, op)| op.is_of(connection)).map(|(id, _)| *id).collect();
+        let ids: Vec<OperationId> = self
+            .fetches
+            .operations
+            .iter()
+            .filter(|(_, op)| op.is_of(connection))
+            .map(|(id, _)| *id)
+            .collect();
         for id in ids {
             self.unpark(id, out);
             self.fetches.operations.remove(&id);
@@ -344,7 +361,6 @@ impl Shard {
         if (bytes_max == 0 && !first) || part.fetch_offset >= high_watermark {
             return ReadLocal::Answer(self.fetch_answer(slot, ReadPlan::Empty));
         }
-        self.disk.clear();
         let start = self.storage.start_read(
             slot,
             part.fetch_offset,

@@ -21,6 +21,8 @@ pub enum ShardMessage {
     Control { id: RequestId, frame: Bytes },
     /// The answer to `Control`, ready to send.
     ControlDone { id: RequestId, response: Bytes },
+    /// The sender stops and will ask nothing more of anyone.
+    Drained,
     /// Create these topics with the defaults if they do not exist (KIP-361); answered when all shards know them.
     AutoCreate { id: RequestId, topics: Vec<String> },
     /// The answer to `AutoCreate`, whatever became of each topic.

@@ -51,8 +51,7 @@ impl Shard {
             out.push(Effect::Log { level: LogLevel::Info, text });
         }
         self.recovered.clear();
-        self.ready = true;
-        out.push(Effect::Ready);
+        self.installed = true;
     }
 
     /// Shard 0 hands its image to the others, once, at start.
@@ -85,7 +84,10 @@ impl Shard {
         match decoded {
             Ok(records) => {
                 self.apply_metadata(now, offset, &records, out);
-                out.push(Effect::ToShard { to: CONTROLLER, message: ShardMessage::MetadataApplied { offset } });
+                out.push(Effect::ToShard {
+                    to: CONTROLLER,
+                    message: ShardMessage::MetadataApplied { offset },
+                });
             }
             Err(error) => out.push(Effect::Fatal { text: format!("metadata record of shard 0: {error}") }),
         }
@@ -142,10 +144,8 @@ impl Shard {
         epochs.assign(leader_epoch, log_end_offset);
         let mut state = Partition::new(leader_epoch);
         state.handle_log_progress(log_end_offset, log_end_offset, true);
-        self.partitions.insert_local(
-            slot,
-            LocalPartition { state, producers, epochs, config: config.clone() },
-        );
+        self.partitions
+            .insert_local(slot, LocalPartition { state, producers, epochs, config: config.clone() });
         slot
     }
 

@@ -88,7 +88,10 @@ impl Partitions {
 
     /// Every partition led here.
     pub fn locals(&self) -> impl Iterator<Item = (PartitionSlot, &LocalPartition)> {
-        self.local.iter().enumerate().filter_map(|(slot, local)| Some((PartitionSlot(slot as u32), local.as_ref()?)))
+        self.local
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, local)| Some((PartitionSlot(slot as u32), local.as_ref()?)))
     }
 
     /// Enters the state of a partition led here.

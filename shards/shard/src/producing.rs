@@ -239,11 +239,7 @@ impl Shard {
     }
 
     /// Sends the answers of requests that are decided.
-    pub(crate) fn finish_produces(
-        &mut self,
-        done: Vec<Acknowledged<ProduceOrigin>>,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(crate) fn finish_produces(&mut self, done: Vec<Acknowledged<ProduceOrigin>>, out: &mut Vec<Effect>) {
         for acknowledged in done {
             self.finish_produce(acknowledged, out);
         }
@@ -275,7 +271,8 @@ impl Shard {
                 }
             }
             ProduceOrigin::Client { request, shape } => {
-                let response = encode_response(&shape, &done.answers, &self.leader_hints(&shape, &done.answers));
+                let response =
+                    encode_response(&shape, &done.answers, &self.leader_hints(&shape, &done.answers));
                 self.respond(request, response, out);
             }
         }

@@ -1,6 +1,6 @@
 //! The shard itself: takes events, hands each to the part that deals with it, and ends turns.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -69,8 +69,13 @@ pub struct Shard {
     pub(crate) prng: Prng,
     pub(crate) disk: Vec<DiskEffect>,
     pub(crate) progress: Progress,
-    pub(crate) ready: bool,
+    /// The metadata image is here.
+    pub(crate) installed: bool,
+    ready: bool,
     pub(crate) stopping: bool,
+    /// It has told the others that it asks nothing more of them; and who has told it so.
+    drained: bool,
+    others_drained: BTreeSet<ShardId>,
     log_stopping: bool,
     stopped: bool,
     next_id: u64,
@@ -146,8 +151,11 @@ impl Shard {
             prng,
             disk: Vec::new(),
             progress: Progress::default(),
+            installed: false,
             ready: false,
             stopping: false,
+            drained: false,
+            others_drained: BTreeSet::new(),
             log_stopping: false,
             stopped: false,
             next_id: 0,
@@ -158,8 +166,8 @@ impl Shard {
         out.push(Effect::Log { level: LogLevel::Info, text: format!("shard {}: {report}", id.0) });
         shard.recovered = recovered.partitions.into_iter().map(|p| (p.key, p)).collect();
         if id == crate::control::CONTROLLER {
-            let image =
-                recover_image(recovered.metadata_snapshot, &recovered.metadata_records).map_err(StartError::Metadata)?;
+            let image = recover_image(recovered.metadata_snapshot, &recovered.metadata_records)
+                .map_err(StartError::Metadata)?;
             shard.install_image(now, image, out);
             shard.spread_image(out);
         }
@@ -205,16 +213,17 @@ impl Shard {
             return;
         }
         if self.stopping && !self.log_stopping && self.acks.is_empty() {
-            self.log_stopping = true;
-            let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
-            for id in ids {
-                self.close_connection(id, "the broker stops".to_string(), out);
-            }
-            self.storage.clean_stop();
+            self.advance_stop(out);
         }
-        let snapshot = Snapshot { partitions: &self.partitions, image: &self.image, recovered: &self.recovered };
+        let snapshot =
+            Snapshot { partitions: &self.partitions, image: &self.image, recovered: &self.recovered };
         self.storage.end_turn(now, &snapshot, &mut self.disk);
         self.emit_disk(out);
+        // Before that, a reader might be shown what was recovered and a second crash could still take away.
+        if self.installed && !self.ready && self.storage.is_ready() {
+            self.ready = true;
+            out.push(Effect::Ready);
+        }
         self.sweep_produces_ns = match (self.acks.is_empty(), self.sweep_produces_ns) {
             (true, _) => None,
             (false, None) => Some(now.monotonic_ns + PRODUCE_SWEEP_NS),
@@ -251,12 +260,7 @@ impl Shard {
     }
 
     /// Answers a request with several parts.
-    pub(crate) fn respond_parts(
-        &mut self,
-        request: RequestRef,
-        parts: Vec<SendPart>,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(crate) fn respond_parts(&mut self, request: RequestRef, parts: Vec<SendPart>, out: &mut Vec<Effect>) {
         let Some(connection) = self.connections.get_mut(&request.connection) else { return };
         connection.fill(request.sequence, parts, out);
         if connection.wants_pump() {
@@ -280,7 +284,8 @@ impl Shard {
         } else {
             connection.receive_more(now, &mut self.receive_budget, out);
         }
-        let expiry = connection.expiry(self.config.request_receive_timeout_ms, self.config.connection_idle_ms).0;
+        let expiry =
+            connection.expiry(self.config.request_receive_timeout_ms, self.config.connection_idle_ms).0;
         self.connections.insert(id, connection);
         self.sweep_connections_ns = Some(self.sweep_connections_ns.map_or(expiry, |ns| ns.min(expiry)));
     }
@@ -301,7 +306,11 @@ impl Shard {
 
     /// Deals with every whole frame of a connection, then asks for more bytes.
     pub(crate) fn pump(&mut self, now: Now, id: ConnectionId, out: &mut Vec<Effect>) {
-        while !self.stopping {
+        loop {
+            // A stopping shard takes in nothing more; its connections close as soon as what was appended is answered.
+            if self.stopping {
+                return;
+            }
             let Some(connection) = self.connections.get_mut(&id) else { return };
             match connection.next_frame() {
                 NextFrame::Frame(frame) => {
@@ -336,7 +345,10 @@ impl Shard {
         self.advance_control(now, out);
         self.advance_deletes(now, out);
         if let Some(text) = progress.no_space {
-            self.log_error(out, format!("{text}; nothing acknowledged is lost, appends are refused when the journal is full"));
+            self.log_error(
+                out,
+                format!("{text}; nothing acknowledged is lost, appends are refused when the journal is full"),
+            );
         }
         if let Some(text) = progress.failed {
             self.handle_storage_failure(now, &text, out);
@@ -351,7 +363,8 @@ impl Shard {
     }
 
     fn advance_partition(&mut self, now: Now, slot: pelton_log::PartitionSlot, out: &mut Vec<Effect>) {
-        let (written, flushed) = (self.storage.written_end_offset(slot), self.storage.flushed_end_offset(slot));
+        let (written, flushed) =
+            (self.storage.written_end_offset(slot), self.storage.flushed_end_offset(slot));
         let Some(local) = self.partitions.local_mut(slot) else { return };
         let before = local.state.high_watermark();
         local.state.handle_log_progress(written, flushed, local.config.flush_every_append());
@@ -408,6 +421,9 @@ impl Shard {
             ShardMessage::Watch { id, parts } => self.handle_watch(from, id, parts, out),
             ShardMessage::WatchFired { id } => self.handle_watch_fired(now, id, out),
             ShardMessage::Unwatch { id } => self.handle_unwatch(from, id),
+            ShardMessage::Drained => {
+                self.others_drained.insert(from);
+            }
             ShardMessage::Partition { id, index, op } => {
                 self.handle_foreign_operation(now, from, id, index, op, out);
             }
@@ -453,11 +469,30 @@ impl Shard {
         }
     }
 
-    /// Takes no further requests; what is appended is still acknowledged, what waits for room is not.
+    /// Takes no further requests; what is appended is still acknowledged, what a client's request waits for is not.
     fn handle_stop(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.stopping = true;
-        self.blocked.clear();
+        self.blocked.retain(|blocked| matches!(blocked, Blocked::Shard { .. }));
         self.flush_fetches(now, out);
+    }
+
+    /// Everything this shard has taken is acknowledged. Its log may stop only when no other shard can still hand it a
+    /// produce: a client elsewhere would wait for ever for what nobody flushes.
+    fn advance_stop(&mut self, out: &mut Vec<Effect>) {
+        let others = (0..self.config.shards).map(ShardId).filter(|shard| *shard != self.id);
+        if !self.drained {
+            self.drained = true;
+            out.extend(others.clone().map(|to| Effect::ToShard { to, message: ShardMessage::Drained }));
+        }
+        if self.others_drained.len() < others.count() {
+            return;
+        }
+        self.log_stopping = true;
+        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        for id in ids {
+            self.close_connection(id, "the broker stops".to_string(), out);
+        }
+        self.storage.clean_stop();
     }
 }
 

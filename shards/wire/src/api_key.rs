@@ -72,7 +72,7 @@ pub const SUPPORTED: &[ApiVersionRange] = &[
     row(ApiKey::Fetch, 4, 17, Some(4), 12),
     row(ApiKey::ListOffsets, 1, 9, Some(1), 6),
     row(ApiKey::Metadata, 0, 13, Some(0), 9),
-    row(ApiKey::FindCoordinator, 0, 5, None, 3),
+    row(ApiKey::FindCoordinator, 0, 5, Some(0), 3),
     row(ApiKey::ApiVersions, 0, 4, Some(0), 3),
     row(ApiKey::CreateTopics, 2, 7, Some(2), 5),
     row(ApiKey::DeleteTopics, 1, 6, Some(1), 4),

@@ -27,7 +27,9 @@ pub enum Codec {
 impl Codec {
     /// By the attribute bits of a batch.
     pub fn from_attributes(bits: i16) -> Option<Codec> {
-        [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd].get(usize::try_from(bits).ok()?).copied()
+        [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd]
+            .get(usize::try_from(bits).ok()?)
+            .copied()
     }
 
     /// The attribute bits.
@@ -110,7 +112,8 @@ fn decompress_snappy(bytes: &[u8], cap_bytes: usize) -> Result<Vec<u8>, Compress
     if !bytes.starts_with(XERIAL_MAGIC) {
         return decompress_snappy_block(bytes, cap_bytes);
     }
-    let mut rest = bytes.get(XERIAL_HEADER_BYTES..).ok_or_else(|| codec_error("the snappy header is cut short"))?;
+    let mut rest =
+        bytes.get(XERIAL_HEADER_BYTES..).ok_or_else(|| codec_error("the snappy header is cut short"))?;
     let mut out = Vec::new();
     while let Some((length, behind)) = rest.split_first_chunk::<4>() {
         let block = behind

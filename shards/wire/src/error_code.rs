@@ -170,6 +170,8 @@ impl ErrorCode {
     }
 }
 
+// The macro that writes the enum has no place for a `#[default]`.
+#[allow(clippy::derivable_impls)]
 impl Default for ErrorCode {
     fn default() -> ErrorCode {
         ErrorCode::None

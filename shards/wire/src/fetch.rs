@@ -8,9 +8,9 @@ use crate::WireError;
 use crate::api_key::ApiKey;
 use crate::error_code::ErrorCode;
 use crate::header::{finish_response, response_head};
+use crate::primitives::{Reader, Writer};
 pub use crate::produce::NodeEndpoint;
 use crate::produce::{endpoints_tag, leader_tag};
-use crate::primitives::{Reader, Writer};
 
 const FLEXIBLE: i16 = 12;
 const TOPIC_IDS: i16 = 13;
@@ -93,11 +93,15 @@ impl FetchRequest {
         if version >= SESSIONS {
             (request.session_id, request.session_epoch) = (reader.i32()?, reader.i32()?);
         }
-        for _ in 0..reader.array_count(flexible, 3)? {
+        let count = reader.array_count(flexible, topic_bytes_min(version))?;
+        request.topics.reserve_exact(count);
+        for _ in 0..count {
             request.topics.push(read_topic(&mut reader, version, flexible)?);
         }
         if version >= SESSIONS {
-            for _ in 0..reader.array_count(flexible, 3)? {
+            let count = reader.array_count(flexible, topic_bytes_min(version))?;
+            request.forgotten.reserve_exact(count);
+            for _ in 0..count {
                 let (topic, topic_id) = read_name(&mut reader, version, flexible)?;
                 let count = reader.array_count(flexible, 4)?;
                 let partitions = (0..count).map(|_| reader.i32()).collect::<Result<_, _>>()?;
@@ -116,6 +120,16 @@ impl FetchRequest {
     }
 }
 
+/// Least bytes a topic takes on the wire. An array has room for exactly its count, which is held against this first:
+/// growing by doubling would take up to twice what the topics of a dense request need.
+fn topic_bytes_min(version: i16) -> usize {
+    match version {
+        TOPIC_IDS.. => 18,
+        FLEXIBLE.. => 3,
+        _ => 6,
+    }
+}
+
 fn read_name(reader: &mut Reader<'_>, version: i16, flexible: bool) -> Result<(String, Uuid), WireError> {
     if version >= TOPIC_IDS {
         Ok((String::new(), reader.uuid()?))
@@ -127,10 +141,14 @@ fn read_name(reader: &mut Reader<'_>, version: i16, flexible: bool) -> Result<(S
 fn read_topic(reader: &mut Reader<'_>, version: i16, flexible: bool) -> Result<FetchTopic, WireError> {
     let (topic, topic_id) = read_name(reader, version, flexible)?;
     let count = reader.array_count(flexible, 16)?;
-    let mut partitions = Vec::with_capacity(count.min(1024));
+    let mut partitions = Vec::with_capacity(count);
     for _ in 0..count {
-        let mut partition =
-            FetchPartition { partition: reader.i32()?, current_leader_epoch: -1, last_fetched_epoch: -1, ..Default::default() };
+        let mut partition = FetchPartition {
+            partition: reader.i32()?,
+            current_leader_epoch: -1,
+            last_fetched_epoch: -1,
+            ..Default::default()
+        };
         if version >= 9 {
             partition.current_leader_epoch = reader.i32()?;
         }

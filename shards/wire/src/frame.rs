@@ -7,7 +7,9 @@ pub enum FrameError {
     #[error("a request of {0} bytes is not one of Kafka's (is this another protocol, or TLS?)")]
     TooShort(i32),
     /// Longer than allowed.
-    #[error("a request of {length} bytes is larger than the {cap} allowed (socket.request.max.bytes; 64 KiB before the first valid request)")]
+    #[error(
+        "a request of {length} bytes is larger than the {cap} allowed (socket.request.max.bytes; 64 KiB before the first valid request)"
+    )]
     TooLong {
         /// As announced.
         length: i32,

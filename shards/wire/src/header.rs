@@ -25,8 +25,13 @@ impl<'a> RequestHeader<'a> {
     pub fn parse(frame: &'a [u8]) -> Result<RequestHeader<'a>, WireError> {
         let mut reader = Reader::new(frame, 0);
         let (api_key, api_version, correlation_id) = (reader.i16()?, reader.i16()?, reader.i32()?);
-        let mut header =
-            RequestHeader { api_key, api_version, correlation_id, client_id: None, body_offset: reader.position() };
+        let mut header = RequestHeader {
+            api_key,
+            api_version,
+            correlation_id,
+            client_id: None,
+            body_offset: reader.position(),
+        };
         if let Some(known) = ApiKey::from_code(api_key)
             && api_key::serves(known, api_version)
         {

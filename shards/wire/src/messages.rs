@@ -1,5 +1,5 @@
-//! Every API but Produce and Fetch on the server side, and all of them on the client side, through the crate that is
-//! generated from Kafka's own message definitions. The one place that knows that crate.
+//! Every API but Produce and Fetch, and all of them on the client side, by the crate generated from Kafka's definitions.
+//! The one place that knows that crate.
 
 use bytes::{Bytes, BytesMut};
 

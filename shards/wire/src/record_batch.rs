@@ -64,7 +64,7 @@ impl BatchInfo {
     }
     /// Offset of the last record.
     pub fn last_offset(&self) -> i64 {
-        self.base_offset + i64::from(self.last_offset_delta)
+        self.base_offset.saturating_add(i64::from(self.last_offset_delta))
     }
 }
 
@@ -154,7 +154,9 @@ pub fn validate_produce_batch(bytes: &[u8]) -> Result<BatchInfo, BatchError> {
         return Err(BatchError::Truncated(bytes.len()));
     }
     if info.size_bytes < bytes.len() {
-        return Err(BatchError::Invalid("a produce request must hold exactly one record batch per partition"));
+        return Err(BatchError::Invalid(
+            "a produce request must hold exactly one record batch per partition",
+        ));
     }
     let (stored, computed) = (u32::from_be_bytes(field(bytes, 17)), crc32c(&bytes[CRC_FROM..]));
     if stored != computed {

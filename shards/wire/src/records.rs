@@ -76,10 +76,7 @@ fn read_bytes<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a [u8]>, WireError
     }
 }
 
-fn read_record<'a>(
-    reader: &mut Reader<'a>,
-    info: &record_batch::BatchInfo,
-) -> Result<Record<'a>, WireError> {
+fn read_record<'a>(reader: &mut Reader<'a>, info: &record_batch::BatchInfo) -> Result<Record<'a>, WireError> {
     let length = usize::try_from(reader.varint()?).map_err(|_| WireError::NegativeLength)?;
     let mut reader = Reader::new(reader.take(length)?, 0);
     reader.i8()?; // attributes, unused

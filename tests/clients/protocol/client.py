@@ -52,8 +52,11 @@ class Cluster:
             time.sleep(0.1)
 
     def leader(self, topic, partition=0, timeout_s=10.0):
-        """A new connection to the leader."""
-        return self._track(Connection(*self.address(topic, partition), timeout_s))
+        """A new connection to the leader. Begins with ApiVersions, as every client does: a broker may take no large frame
+        before it has seen a valid request."""
+        c = self._track(Connection(*self.address(topic, partition), timeout_s))
+        c.call(apis.API_VERSIONS, 0, {})
+        return c
 
     def create(self, name, partitions=1, configs=None, check=True, version=5, validate_only=False, replication_factor=-1):
         got = self.call(apis.CREATE_TOPICS, version, {

@@ -135,7 +135,8 @@ impl Client {
 
     fn request<T: m::Message>(&mut self, api_key: ApiKey, version: i16, body: &T, pending: Pending) {
         self.correlation_id += 1;
-        let frame = encode_request(api_key, version, self.correlation_id, "sim", body).expect("a request we build");
+        let frame =
+            encode_request(api_key, version, self.correlation_id, "sim", body).expect("a request we build");
         self.outbound.extend_from_slice(&frame);
         self.pending.push_back((self.correlation_id, pending));
     }
@@ -161,8 +162,8 @@ impl Client {
             None => return,
         };
         oracle.sent(self.id, sending.sequence, sending.records, &self.topic, sending.partition);
-        let producer = (self.role == Role::Idempotent)
-            .then_some((1000 + i64::from(self.id), 0, sending.base_sequence));
+        let producer =
+            (self.role == Role::Idempotent).then_some((1000 + i64::from(self.id), 0, sending.base_sequence));
         let records = self.batch(&sending, now_ms, producer);
         let version = [3, 5, 7, 8, 9, 11, 12][prng.below(7) as usize];
         let version = if sending.codec == Codec::Zstd { version.max(7) } else { version };
@@ -186,7 +187,12 @@ impl Client {
             self.outbound.extend_from_slice(&frame.expect("a request we build"));
             return;
         }
-        self.request(ApiKey::Produce, version, &body, Pending::Produce { version, sequence: sending.sequence });
+        self.request(
+            ApiKey::Produce,
+            version,
+            &body,
+            Pending::Produce { version, sequence: sending.sequence },
+        );
         self.unacked.push_back(sending);
     }
 
@@ -240,7 +246,8 @@ impl Client {
     pub fn receive(&mut self, bytes: &[u8], oracle: &mut Oracle) -> Result<(), String> {
         self.inbound.extend_from_slice(bytes);
         while self.inbound.len() >= 4 {
-            let length = u32::from_be_bytes([self.inbound[0], self.inbound[1], self.inbound[2], self.inbound[3]]);
+            let length =
+                u32::from_be_bytes([self.inbound[0], self.inbound[1], self.inbound[2], self.inbound[3]]);
             let length = length as usize;
             if self.inbound.len() < 4 + length {
                 return Ok(());
@@ -266,7 +273,13 @@ impl Client {
         }
     }
 
-    fn produced(&mut self, version: i16, sequence: u64, frame: Bytes, oracle: &mut Oracle) -> Result<(), String> {
+    fn produced(
+        &mut self,
+        version: i16,
+        sequence: u64,
+        frame: Bytes,
+        oracle: &mut Oracle,
+    ) -> Result<(), String> {
         let (_, body) = decode_response::<m::ProduceResponseData>(ApiKey::Produce, version, frame)
             .map_err(|error| format!("produce answer: {error}"))?;
         let partition = body.responses.first().and_then(|topic| topic.partition_responses.first());
@@ -276,7 +289,13 @@ impl Client {
         };
         let Some(sending) = self.unacked.remove(at) else { return Ok(()) };
         match partition.error_code {
-            0 => oracle.acknowledged(self.id, sequence, sending.records, sending.partition, partition.base_offset),
+            0 => oracle.acknowledged(
+                self.id,
+                sequence,
+                sending.records,
+                sending.partition,
+                partition.base_offset,
+            ),
             // Storage trouble and time-outs: nothing is known; an idempotent producer tries again.
             7 | 56 => {
                 if self.role == Role::Idempotent {
@@ -285,14 +304,27 @@ impl Client {
                 }
                 Ok(())
             }
+            // A power cut took batches that were acknowledged unflushed: the sequence cannot go on, and it gives up.
+            45 if self.is_oldest(&sending) && oracle.is_lossy(&self.topic) => {
+                self.next_sequence = self.goal;
+                self.unsent.clear();
+                Ok(())
+            }
             // Behind a failure the later ones are out of order until the failed one is sent again.
-            45 if self.role == Role::Idempotent => {
+            45 if self.role == Role::Idempotent && !self.is_oldest(&sending) => {
                 self.unsent.push_back(sending);
                 self.unsent.make_contiguous().sort_by_key(|sending| sending.sequence);
                 Ok(())
             }
             code => Err(format!("client {} batch {sequence}: produce error {code}", self.id)),
         }
+    }
+
+    /// True when no earlier batch of its partition is still to be acknowledged.
+    fn is_oldest(&self, sending: &Sending) -> bool {
+        let earlier =
+            |other: &Sending| other.partition == sending.partition && other.sequence < sending.sequence;
+        !self.unacked.iter().chain(&self.unsent).any(earlier)
     }
 
     fn fetched(

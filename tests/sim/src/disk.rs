@@ -82,7 +82,8 @@ impl File {
             }
             Crash::PowerCut => {
                 let unsynced = std::mem::take(&mut self.unsynced);
-                let mut writes: Vec<(usize, Bytes)> = unsynced.into_iter().map(|(_, at, bytes)| (at, bytes)).collect();
+                let mut writes: Vec<(usize, Bytes)> =
+                    unsynced.into_iter().map(|(_, at, bytes)| (at, bytes)).collect();
                 writes.extend(in_flight.iter().cloned());
                 while !writes.is_empty() {
                     let (position, bytes) = writes.swap_remove(prng.below(writes.len() as u64) as usize);

@@ -13,7 +13,7 @@ use pelton_log::Sabotage;
 use pelton_model::Prng;
 
 /// Seeds within which each sabotage must be caught.
-const SABOTAGE_SEEDS: u64 = 400;
+const SABOTAGE_SEEDS: u64 = 4000;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,7 +25,10 @@ fn main() {
     let mut tally = Tally::default();
     if let Some(seed) = number("--seed") {
         let trace = arguments.iter().any(|argument| argument == "--trace");
-        tally.count(&format!("seed {seed}"), scenario::run(seed, trace, None).map(|summary| println!("{summary:?}")));
+        tally.count(
+            &format!("seed {seed}"),
+            scenario::run(seed, trace, None).map(|summary| println!("{summary:?}")),
+        );
     }
     if let Some(seed) = number("--twice") {
         tally.count(&format!("seed {seed} twice"), twice(seed));
@@ -74,7 +77,9 @@ fn seeds(start: u64, count: u64, tally: &mut Tally) {
         });
         tally.count(&format!("seed {seed} (again: pelton-sim --seed {seed} --trace)"), result);
     }
-    println!("{count} seeds: {events} events, {restarts} restarts, {acknowledged} records acknowledged, {read} read");
+    println!(
+        "{count} seeds: {events} events, {restarts} restarts, {acknowledged} records acknowledged, {read} read"
+    );
 }
 
 fn twice(seed: u64) -> Result<(), String> {

@@ -60,7 +60,9 @@ impl Oracle {
         if let Some(before) = sent.acknowledged_at
             && before != base_offset
         {
-            return Err(format!("client {client} batch {sequence}: acknowledged at {before} and at {base_offset}"));
+            return Err(format!(
+                "client {client} batch {sequence}: acknowledged at {before} and at {base_offset}"
+            ));
         }
         sent.acknowledged_at = Some(base_offset);
         self.acknowledged += records as u64;
@@ -122,11 +124,18 @@ impl Oracle {
             let unpacked = Records::of(batch, 1 << 26).map_err(|error| format!("{place}: {error}"))?;
             for record in unpacked.iter() {
                 let record = record.map_err(|error| format!("{place}: {error}"))?;
-                found.push((record.offset, parse(record.key).ok_or_else(|| format!("{place}: a foreign record"))?));
+                found.push((
+                    record.offset,
+                    parse(record.key).ok_or_else(|| format!("{place}: a foreign record"))?,
+                ));
             }
         }
         if iter.position() != records.len() {
-            return Err(format!("{place}: a fetch ends within a batch ({} of {})", iter.position(), records.len()));
+            return Err(format!(
+                "{place}: a fetch ends within a batch ({} of {})",
+                iter.position(),
+                records.len()
+            ));
         }
         let next = next.unwrap_or(offset);
         if next > high_watermark {
@@ -149,7 +158,10 @@ impl Oracle {
         let place = format!("{topic}-{partition}");
         if seen.len() as i64 != end || seen.keys().next_back().is_some_and(|last| *last != end - 1) {
             let last = seen.keys().next_back();
-            return Err(format!("{place}: {} offsets known, last {last:?}, but the log ends at {end}", seen.len()));
+            return Err(format!(
+                "{place}: {} offsets known, last {last:?}, but the log ends at {end}",
+                seen.len()
+            ));
         }
         let mut once = std::collections::BTreeSet::new();
         for (offset, payload) in seen {
@@ -164,7 +176,9 @@ impl Oracle {
             let Some(base) = sent.acknowledged_at else { continue };
             for index in 0..sent.records {
                 if seen.get(&(base + i64::from(index))) != Some(&(*client, *sequence, index)) {
-                    return Err(format!("{place}: client {client} batch {sequence} was acknowledged and is lost"));
+                    return Err(format!(
+                        "{place}: client {client} batch {sequence} was acknowledged and is lost"
+                    ));
                 }
             }
         }

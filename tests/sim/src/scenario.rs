@@ -99,7 +99,8 @@ fn finish(world: &mut World) -> Result<(), String> {
             return Ok(());
         }
     }
-    let open: Vec<u32> = world.clients.iter().filter(|client| !client.is_done()).map(|client| client.id).collect();
+    let open: Vec<u32> =
+        world.clients.iter().filter(|client| !client.is_done()).map(|client| client.id).collect();
     Err(format!("clients {open:?} do not come to an end"))
 }
 
@@ -137,7 +138,10 @@ fn read_whole(world: &mut World, topic: &str, partition: i32) -> Result<i64, Str
             return Ok(next);
         }
         if next == offset {
-            return Err(format!("{topic}-{partition}: nothing to read at {offset} of {}", data.high_watermark));
+            return Err(format!(
+                "{topic}-{partition}: nothing to read at {offset} of {}",
+                data.high_watermark
+            ));
         }
         offset = next;
         turns += 1;

@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use pelton_log::disk::{DiskDone, DiskEffect};
 use pelton_log::Sabotage;
+use pelton_log::disk::{DiskDone, DiskEffect};
 use pelton_model::{BrokerConfig, ClusterId, ConnectionId, ListenerMode, Now, Prng, ShardId};
-use pelton_shard::{DiskImage, Effect, Event, ReceiveMode, SendPart, Shard, ShardMessage};
+use pelton_shard::{DiskImage, Effect, Event, ReceiveMode, Shard};
 use pelton_wire::api_key::ApiKey;
 use pelton_wire::crc::crc32c;
 use pelton_wire::messages::{self as m, KafkaString, decode_response, encode_request};
+
+mod network;
+mod trace;
 
 use crate::client::{Client, Role};
 use crate::disk::{Crash, Disk, Operation};
@@ -188,8 +191,15 @@ impl World {
                 journal: self.disk.journal(shard, self.config.journal_bytes as usize),
             };
             let (seed, now, mut out) = (self.prng.next_u64(), self.now(), Vec::new());
-            let started =
-                Shard::with_sabotage(self.config.clone(), ShardId(shard), image, seed, now, self.sabotage, &mut out);
+            let started = Shard::with_sabotage(
+                self.config.clone(),
+                ShardId(shard),
+                image,
+                seed,
+                now,
+                self.sabotage,
+                &mut out,
+            );
             self.shards[usize::from(shard)] = Some(started.map_err(|error| format!("start: {error}"))?);
             self.turn(shard, out);
         }
@@ -272,7 +282,12 @@ impl World {
     }
 
     /// Asks shard 0 as an administrator and waits for the answer.
-    pub fn admin<Q: m::Message, A: m::Message>(&mut self, api_key: ApiKey, version: i16, body: &Q) -> Result<A, String> {
+    pub fn admin<Q: m::Message, A: m::Message>(
+        &mut self,
+        api_key: ApiKey,
+        version: i16,
+        body: &Q,
+    ) -> Result<A, String> {
         self.admin_to(0, api_key, version, body)
     }
 
@@ -295,7 +310,8 @@ impl World {
         self.schedule(0, Happening::Deliver(id));
         let whole = |world: &World| {
             let bytes = &world.admin_inbound;
-            bytes.len() >= 4 && bytes.len() >= 4 + u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize
+            bytes.len() >= 4
+                && bytes.len() >= 4 + u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize
         };
         self.run_until(whole, 100_000)?;
         let frame = self.admin_inbound.split().freeze().slice(4..);
@@ -339,7 +355,12 @@ impl World {
     }
 
     /// Creates a topic.
-    pub fn create_topic(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Result<(), String> {
+    pub fn create_topic(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) -> Result<(), String> {
         let body = m::CreateTopicsRequestData {
             topics: vec![m::CreatableTopic {
                 name: KafkaString::from(name.to_string()),
@@ -400,7 +421,7 @@ impl World {
             Happening::Event(shard, event) => self.event(shard, event),
             Happening::DiskDone(id) => self.disk_done(id),
             Happening::ClientActs(index) => self.client_acts(index),
-            Happening::ToClient(id, bytes) => self.to_client(id, &bytes)?,
+            Happening::ToClient(id, bytes) => self.carry_to_client(id, &bytes)?,
             Happening::Deliver(id) => self.deliver(id),
         }
         match self.failure.take() {
@@ -414,7 +435,7 @@ impl World {
             self.ticks[usize::from(shard)] = None;
         }
         self.summary.events += 1;
-        self.trace(&format!("{shard} {}", describe(&event)));
+        self.trace(&format!("{shard} {}", trace::describe(&event)));
         let (now, mut out) = (self.now(), Vec::new());
         if let Some(Some(state)) = self.shards.get_mut(usize::from(shard)) {
             state.handle(now, event, &mut out);
@@ -460,7 +481,7 @@ impl World {
                 self.schedule(0, Happening::Event(shard, Event::Closed { connection }));
             }
             Effect::Disk(effect) => self.submit(shard, effect),
-            Effect::ToShard { to, message } => self.to_shard(shard, to, message),
+            Effect::ToShard { to, message } => self.carry_to_shard(shard, to, message),
             Effect::Ready => self.ready += 1,
             Effect::Stopped => self.stopped += 1,
             Effect::Log { text, .. } => self.trace(&format!("{shard} log {text}")),
@@ -469,7 +490,7 @@ impl World {
     }
 
     fn submit(&mut self, shard: u16, effect: DiskEffect) {
-        self.trace(&format!("{shard} {}", describe_disk(&effect)));
+        self.trace(&format!("{shard} {}", trace::describe_disk(&effect)));
         let operation = self.disk.submit(shard, effect);
         let id = self.order;
         self.in_flight.insert(id, operation);
@@ -485,138 +506,9 @@ impl World {
         self.event(operation.shard, event);
     }
 
-    /// Messages between two shards keep their order.
-    fn to_shard(&mut self, from: u16, to: ShardId, message: ShardMessage) {
-        let delay = self.prng.below(MS / 4);
-        let earliest = self.mesh_at.get(&(from, to.0)).copied().unwrap_or(0);
-        let at = (self.now_ns + delay).max(earliest + 1);
-        self.mesh_at.insert((from, to.0), at);
-        let event = Event::FromShard { from: ShardId(from), message };
-        self.schedule(at - self.now_ns, Happening::Event(to.0, event));
-    }
-
-    fn send(&mut self, shard: u16, connection: ConnectionId, parts: Vec<SendPart>) {
-        let mut bytes = BytesMut::new();
-        for part in parts {
-            match part {
-                SendPart::Bytes(part) => bytes.extend_from_slice(&part),
-                SendPart::File { file, position, length } => match self.disk.range(file, position, length) {
-                    Some(range) => bytes.extend_from_slice(&range),
-                    None => {
-                        self.failure = Some(format!("a send names {file:?} {position}+{length}, which is not there"));
-                        return;
-                    }
-                },
-            }
-        }
-        self.trace(&format!("{shard} send {} {} {:08x}", connection.0, bytes.len(), crc32c(&bytes)));
-        let sent = Event::Sent { connection, bytes: bytes.len() };
-        let Some(state) = self.connections.get_mut(&connection.0) else { return };
-        let delay = 10_000 + self.prng.below(MS / 2);
-        let at = (self.now_ns + delay).max(state.deliver_at + 1);
-        state.deliver_at = at;
-        let delay = at - self.now_ns;
-        self.schedule(delay, Happening::Event(shard, sent));
-        self.schedule(delay, Happening::ToClient(connection.0, bytes.freeze()));
-    }
-
-    fn to_client(&mut self, id: u64, bytes: &Bytes) -> Result<(), String> {
-        let Some(connection) = self.connections.get(&id) else { return Ok(()) };
-        match connection.client {
-            None => self.admin_inbound.extend_from_slice(bytes),
-            Some(index) => {
-                let World { clients, oracle, .. } = self;
-                clients[index].receive(bytes, oracle)?;
-                let delay = self.prng.below(2 * MS);
-                self.schedule(delay, Happening::ClientActs(index));
-            }
-        }
-        Ok(())
-    }
-
-    fn client_acts(&mut self, index: usize) {
-        let now_ms = self.now().wall_ms;
-        let World { clients, prng, oracle, .. } = self;
-        clients[index].act(prng, now_ms, oracle);
-        let id = self.connections.iter().find(|(_, c)| c.client == Some(index)).map(|(id, _)| *id);
-        let Some(id) = id else { return };
-        let bytes = self.clients[index].outbound.split();
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.outbound.extend_from_slice(&bytes);
-        }
-        self.schedule(10_000, Happening::Deliver(id));
-        if !self.clients[index].is_done() {
-            let delay = 100_000 + self.prng.below(8 * MS);
-            self.schedule(delay, Happening::ClientActs(index));
-        }
-    }
-
-    /// Hands a connection's bytes to its shard as the shard asked for them.
-    fn deliver(&mut self, id: u64) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        if connection.outbound.is_empty() {
-            return;
-        }
-        let bytes = match connection.receive.take() {
-            None => return,
-            Some(ReceiveMode::Any) => {
-                let most = connection.outbound.len().min(64 * 1024);
-                let count = if self.prng.one_in(3) { 1 + self.prng.below(most as u64) as usize } else { most };
-                connection.outbound.split_to(count).freeze()
-            }
-            Some(ReceiveMode::Frame { prefix, length }) => {
-                let missing = length - prefix.len();
-                if connection.outbound.len() < missing {
-                    connection.receive = Some(ReceiveMode::Frame { prefix, length });
-                    return;
-                }
-                let mut frame = BytesMut::from(&prefix[..]);
-                frame.extend_from_slice(&connection.outbound.split_to(missing));
-                frame.freeze()
-            }
-        };
-        let shard = connection.shard;
-        self.event(shard, Event::Received { connection: ConnectionId(id), bytes });
-    }
-
     /// Adds a client.
     pub fn add_client(&mut self, role: Role, topic: &str, partitions: Vec<i32>, goal: u64, acks: i16) {
         let id = self.clients.len() as u32;
         self.clients.push(Client::new(id, role, topic, partitions, goal, acks));
-    }
-}
-
-fn describe(event: &Event) -> String {
-    match event {
-        Event::Accepted { connection, .. } => format!("accepted {}", connection.0),
-        Event::Received { connection, bytes } => {
-            format!("received {} {} {:08x}", connection.0, bytes.len(), crc32c(bytes))
-        }
-        Event::Sent { connection, bytes } => format!("sent {} {bytes}", connection.0),
-        Event::Closed { connection } => format!("closed {}", connection.0),
-        Event::Disk(done) => match &done.result {
-            Ok(bytes) => format!("disk {} ok {}", done.ticket.0, bytes.len()),
-            Err(error) => format!("disk {} {}", done.ticket.0, error.text),
-        },
-        Event::FromShard { from, .. } => format!("from shard {}", from.0),
-        Event::Tick => "tick".to_string(),
-        Event::Stop => "stop".to_string(),
-    }
-}
-
-fn describe_disk(effect: &DiskEffect) -> String {
-    match effect {
-        DiskEffect::JournalWrite { ticket, position, bytes, sync } => {
-            format!("journal {} at {position} {} {sync} {:08x}", ticket.0, bytes.len(), crc32c(bytes))
-        }
-        DiskEffect::SegmentWrite { ticket, file, position, bytes } => format!(
-            "segment {} {}/{} at {position} {} {:08x}",
-            ticket.0,
-            file.partition,
-            file.base_offset.0,
-            bytes.len(),
-            crc32c(bytes)
-        ),
-        other => format!("{other:?}").chars().take(120).collect(),
     }
 }

@@ -6,7 +6,8 @@ use pelton_cluster::controller::{Alter, Refusal, Refused, alter_config, replace_
 use pelton_cluster::record::{ConfigResource, MetadataRecord};
 use pelton_wire::messages::{
     AlterConfigsRequestData, AlterConfigsResponseData, IncrementalAlterConfigsRequestData,
-    IncrementalAlterConfigsResponseData, KafkaString, alter_configs_response, incremental_alter_configs_response,
+    IncrementalAlterConfigsResponseData, KafkaString, alter_configs_response,
+    incremental_alter_configs_response,
 };
 
 use super::context::{ApiContext, Planned, refused};
@@ -24,25 +25,36 @@ pub fn handle_incremental(
     for wanted in request.resources {
         let twice = seen.contains(&(wanted.resource_type, wanted.resource_name.clone()));
         seen.push((wanted.resource_type, wanted.resource_name.clone()));
-        let planned = resource(context, wanted.resource_type, wanted.resource_name.as_str(), twice).and_then(|resource| {
-            let mut planned = Vec::new();
-            for (at, config) in wanted.configs.iter().enumerate() {
-                if wanted.configs[..at].iter().any(|other| other.name == config.name) {
-                    let text = format!("Error due to duplicate config keys: {}", config.name);
-                    return Err((Refusal::InvalidRequest, text));
+        let planned = resource(context, wanted.resource_type, wanted.resource_name.as_str(), twice).and_then(
+            |resource| {
+                let mut planned = Vec::new();
+                for (at, config) in wanted.configs.iter().enumerate() {
+                    if wanted.configs[..at].iter().any(|other| other.name == config.name) {
+                        let text = format!("Error due to duplicate config keys: {}", config.name);
+                        return Err((Refusal::InvalidRequest, text));
+                    }
+                    let alter = match config.config_operation {
+                        0 => Alter::Set,
+                        1 => Alter::Delete,
+                        2 => Alter::Append,
+                        3 => Alter::Subtract,
+                        other => {
+                            return Err((Refusal::InvalidRequest, format!("Unknown operation type {other}")));
+                        }
+                    };
+                    let value = config.value.as_ref().map(KafkaString::as_str);
+                    planned.push(alter_config(
+                        context.image,
+                        context.config,
+                        &resource,
+                        config.name.as_str(),
+                        alter,
+                        value,
+                    )?);
                 }
-                let alter = match config.config_operation {
-                    0 => Alter::Set,
-                    1 => Alter::Delete,
-                    2 => Alter::Append,
-                    3 => Alter::Subtract,
-                    other => return Err((Refusal::InvalidRequest, format!("Unknown operation type {other}"))),
-                };
-                let value = config.value.as_ref().map(KafkaString::as_str);
-                planned.push(alter_config(context.image, context.config, &resource, config.name.as_str(), alter, value)?);
-            }
-            Ok(planned)
-        });
+                Ok(planned)
+            },
+        );
         let (error_code, error_message) = outcome(planned, &mut records);
         responses.push(incremental_alter_configs_response::AlterConfigsResourceResponse {
             error_code,

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use pelton_wire::api_key::{ApiKey, SUPPORTED};
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::{
-    ApiVersion, ApiVersionsRequestData, ApiVersionsResponseData, FinalizedFeatureKey, KafkaString, SupportedFeatureKey,
+    ApiVersion, ApiVersionsRequestData, ApiVersionsResponseData, FinalizedFeatureKey, KafkaString,
+    SupportedFeatureKey,
 };
 
 use super::context::ApiContext;
@@ -16,7 +17,11 @@ const METADATA_VERSION: i16 = 30;
 const METADATA_VERSION_MIN: i16 = 7;
 
 /// The answer.
-pub fn handle(context: &ApiContext<'_>, version: i16, request: ApiVersionsRequestData) -> ApiVersionsResponseData {
+pub fn handle(
+    context: &ApiContext<'_>,
+    version: i16,
+    request: ApiVersionsRequestData,
+) -> ApiVersionsResponseData {
     if version >= 3 {
         let named = |text: &str| is_software(text);
         if !named(request.client_software_name.as_str()) || !named(request.client_software_version.as_str()) {

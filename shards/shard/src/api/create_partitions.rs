@@ -52,5 +52,8 @@ pub fn handle(
     if request.validate_only {
         records.clear();
     }
-    Planned { records, response: CreatePartitionsResponseData { results, ..CreatePartitionsResponseData::default() } }
+    Planned {
+        records,
+        response: CreatePartitionsResponseData { results, ..CreatePartitionsResponseData::default() },
+    }
 }

@@ -10,8 +10,8 @@ use pelton_cluster::placement::Placement;
 use pelton_cluster::record::MetadataRecord;
 use pelton_model::Prng;
 use pelton_wire::messages::{
-    CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequestData, CreateTopicsResponseData,
-    KafkaString, KafkaUuid,
+    CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequestData,
+    CreateTopicsResponseData, KafkaString, KafkaUuid,
 };
 
 use super::context::{ApiContext, Planned, refused};
@@ -74,7 +74,12 @@ impl Batch {
         }
     }
 
-    fn create(&mut self, context: &ApiContext<'_>, prng: &mut Prng, wish: &TopicWish) -> Result<NewTopic, Refused> {
+    fn create(
+        &mut self,
+        context: &ApiContext<'_>,
+        prng: &mut Prng,
+        wish: &TopicWish,
+    ) -> Result<NewTopic, Refused> {
         let topic = create_topic(&self.image, context.config, prng, &mut self.placement, wish)?;
         self.image.apply(self.image.applied_offset() + 1, &topic.records);
         self.records.extend(topic.records.iter().cloned());
@@ -107,7 +112,12 @@ fn result(
         Ok(topic) => topic,
         Err(refusal) => {
             let (error_code, error_message) = refused(refusal);
-            return CreatableTopicResult { name, error_code, error_message, ..CreatableTopicResult::default() };
+            return CreatableTopicResult {
+                name,
+                error_code,
+                error_message,
+                ..CreatableTopicResult::default()
+            };
         }
     };
     let mut result = CreatableTopicResult { topic_id: KafkaUuid::from(topic.id.0), ..Default::default() };

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use pelton_model::{Now, PartitionKey};
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::{
-    DeleteRecordsPartitionResult, DeleteRecordsRequestData, DeleteRecordsResponseData, DeleteRecordsTopicResult,
-    KafkaString,
+    DeleteRecordsPartitionResult, DeleteRecordsRequestData, DeleteRecordsResponseData,
+    DeleteRecordsTopicResult, KafkaString,
 };
 
 use crate::Shard;

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use pelton_cluster::controller::{Refusal, delete_topic};
 use pelton_model::TopicId;
 use pelton_wire::messages::{
-    DeletableTopicResult, DeleteTopicState, DeleteTopicsRequestData, DeleteTopicsResponseData, KafkaString, KafkaUuid,
+    DeletableTopicResult, DeleteTopicState, DeleteTopicsRequestData, DeleteTopicsResponseData, KafkaString,
+    KafkaUuid,
 };
 
 use super::context::{ApiContext, Planned, refused};
@@ -19,7 +20,8 @@ pub fn handle(
     let wanted: Vec<DeleteTopicState> = if version >= 6 {
         request.topics
     } else {
-        let by_name = |name: KafkaString| DeleteTopicState { name: Some(name), ..DeleteTopicState::default() };
+        let by_name =
+            |name: KafkaString| DeleteTopicState { name: Some(name), ..DeleteTopicState::default() };
         request.topic_names.into_iter().map(by_name).collect()
     };
     let mut records = Vec::new();
@@ -32,7 +34,8 @@ pub fn handle(
             None => context.image.topic_by_id(id),
         };
         let found = found.filter(|topic| gone.insert(topic.id));
-        let mut result = DeletableTopicResult { name: topic.name.clone(), topic_id: topic.topic_id, ..Default::default() };
+        let mut result =
+            DeletableTopicResult { name: topic.name.clone(), topic_id: topic.topic_id, ..Default::default() };
         if let Some(found) = found {
             result.name = Some(KafkaString::from(found.name.clone()));
             result.topic_id = KafkaUuid::from(found.id.0);
@@ -47,5 +50,8 @@ pub fn handle(
         }
         responses.push(result);
     }
-    Planned { records, response: DeleteTopicsResponseData { responses, ..DeleteTopicsResponseData::default() } }
+    Planned {
+        records,
+        response: DeleteTopicsResponseData { responses, ..DeleteTopicsResponseData::default() },
+    }
 }

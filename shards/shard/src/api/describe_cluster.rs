@@ -19,7 +19,9 @@ pub fn handle(
     if request.endpoint_type != ENDPOINT_BROKERS {
         return DescribeClusterResponseData {
             error_code: ErrorCode::MismatchedEndpointType.code(),
-            error_message: Some(KafkaString::from_static("The request was sent to an endpoint of type BROKER")),
+            error_message: Some(KafkaString::from_static(
+                "The request was sent to an endpoint of type BROKER",
+            )),
             ..DescribeClusterResponseData::default()
         };
     }

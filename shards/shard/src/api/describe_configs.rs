@@ -5,8 +5,8 @@ use pelton_cluster::config_defs::{self, ConfigDef};
 use pelton_cluster::configs::{Source, Sourced, topic_values};
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::{
-    DescribeConfigsRequestData, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponseData,
-    DescribeConfigsResult, DescribeConfigsSynonym, KafkaString,
+    DescribeConfigsRequestData, DescribeConfigsResource, DescribeConfigsResourceResult,
+    DescribeConfigsResponseData, DescribeConfigsResult, DescribeConfigsSynonym, KafkaString,
 };
 
 use super::context::ApiContext;
@@ -32,10 +32,17 @@ struct Shape {
     version: i16,
 }
 
-fn describe(context: &ApiContext<'_>, shape: &Shape, resource: DescribeConfigsResource) -> DescribeConfigsResult {
+fn describe(
+    context: &ApiContext<'_>,
+    shape: &Shape,
+    resource: DescribeConfigsResource,
+) -> DescribeConfigsResult {
     // No list, and an empty one too, mean every setting, as Kafka 4.3 has it.
     let wanted = |name: &str| {
-        resource.configuration_keys.as_ref().is_none_or(|keys| keys.is_empty() || keys.iter().any(|key| key.as_str() == name))
+        resource
+            .configuration_keys
+            .as_ref()
+            .is_none_or(|keys| keys.is_empty() || keys.iter().any(|key| key.as_str() == name))
     };
     let found = match resource.resource_type {
         RESOURCE_TOPIC => describe_topic(context, shape, resource.resource_name.as_str(), wanted),
@@ -65,15 +72,23 @@ fn describe_topic(
     wanted: impl Fn(&str) -> bool,
 ) -> Configs {
     if !pelton_cluster::names::is_valid(name) {
-        return Err((ErrorCode::InvalidTopicException, format!("Topic name '{}' is invalid", name.escape_debug())));
+        return Err((
+            ErrorCode::InvalidTopicException,
+            format!("Topic name '{}' is invalid", name.escape_debug()),
+        ));
     }
     if context.image.topic_by_name(name).is_none() {
-        return Err((ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.".to_string()));
+        return Err((
+            ErrorCode::UnknownTopicOrPartition,
+            "This server does not host this topic-partition.".to_string(),
+        ));
     }
     Ok(config_defs::TOPIC
         .iter()
         .filter(|def| wanted(def.name))
-        .map(|def| result(shape, def, def.name, false, topic_values(context.image, context.config, Some(name), def)))
+        .map(|def| {
+            result(shape, def, def.name, false, topic_values(context.image, context.config, Some(name), def))
+        })
         .collect())
 }
 
@@ -85,7 +100,10 @@ fn describe_broker(
 ) -> Configs {
     let known = name.is_empty() || context.brokers().iter().any(|broker| broker.id.to_string() == name);
     if !known {
-        let text = format!("Unexpected broker id, expected one of this node's or empty, but received {}", name.escape_debug());
+        let text = format!(
+            "Unexpected broker id, expected one of this node's or empty, but received {}",
+            name.escape_debug()
+        );
         return Err((ErrorCode::InvalidRequest, text));
     }
     let mut results = Vec::new();

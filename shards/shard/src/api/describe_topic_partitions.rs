@@ -4,8 +4,8 @@ use pelton_cluster::image::TopicImage;
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::describe_topic_partitions_response::Cursor;
 use pelton_wire::messages::{
-    DescribeTopicPartitionsRequestData, DescribeTopicPartitionsResponseData, DescribeTopicPartitionsResponsePartition,
-    DescribeTopicPartitionsResponseTopic, KafkaString, KafkaUuid,
+    DescribeTopicPartitionsRequestData, DescribeTopicPartitionsResponseData,
+    DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic, KafkaString, KafkaUuid,
 };
 
 use super::context::{ApiContext, TOPIC_OPERATIONS};
@@ -31,7 +31,8 @@ pub fn handle(
         None => (String::new(), 0),
     };
     let limit = request.response_partition_limit;
-    let mut left = if limit > 0 { (limit as usize).min(PARTITIONS_PER_ANSWER_MAX) } else { PARTITIONS_PER_ANSWER_MAX };
+    let mut left =
+        if limit > 0 { (limit as usize).min(PARTITIONS_PER_ANSWER_MAX) } else { PARTITIONS_PER_ANSWER_MAX };
     let mut response = DescribeTopicPartitionsResponseData::default();
     for name in names.into_iter().filter(|name| *name >= from_topic) {
         let from = if name == from_topic { from_partition } else { 0 };

@@ -88,7 +88,8 @@ impl Shard {
             operation.answers.into_iter().map(|answer| answer.unwrap_or_else(unread)).collect();
         match operation.origin {
             FetchOrigin::Shard { from, id } => {
-                let results = indexes.into_iter().zip(answers.into_iter().map(PartitionAnswer::Fetch)).collect();
+                let results =
+                    indexes.into_iter().zip(answers.into_iter().map(PartitionAnswer::Fetch)).collect();
                 out.push(Effect::ToShard { to: from, message: ShardMessage::FetchDone { id, results } });
             }
             FetchOrigin::Client { request, shape } => self.answer_fetch(now, request, shape, answers, out),

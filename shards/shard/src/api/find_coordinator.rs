@@ -1,8 +1,10 @@
-//! FindCoordinator (key 10, KIP-699). Served, so that a client that asks gets an answer, but not advertised: there are no
-//! groups and no transactions to coordinate yet.
+//! FindCoordinator (key 10, KIP-699). There are no groups and no transactions to coordinate yet, and it says so as Kafka
+//! does while its offsets topic is away. Advertised nevertheless: librdkafka sends lz4 only to brokers that list it.
 
 use pelton_wire::error_code::ErrorCode;
-use pelton_wire::messages::{Coordinator, FindCoordinatorRequestData, FindCoordinatorResponseData, KafkaString};
+use pelton_wire::messages::{
+    Coordinator, FindCoordinatorRequestData, FindCoordinatorResponseData, KafkaString,
+};
 
 use super::context::ApiContext;
 

@@ -212,7 +212,10 @@ impl Shard {
         let offset = if offset == -1 { high_watermark } else { offset };
         let log_start_offset = self.storage.log_start_offset(slot).0;
         if offset < 0 || offset > high_watermark {
-            return Some(PartitionAnswer::DeleteRecords { error: ErrorCode::OffsetOutOfRange, low_watermark: -1 });
+            return Some(PartitionAnswer::DeleteRecords {
+                error: ErrorCode::OffsetOutOfRange,
+                low_watermark: -1,
+            });
         }
         let low_watermark = offset.max(log_start_offset);
         let answer = PartitionAnswer::DeleteRecords { error: ErrorCode::None, low_watermark };
@@ -238,7 +241,8 @@ impl Shard {
         if let Err(error) = local.state.check_leader_epoch(current_leader_epoch) {
             return refuse(error);
         }
-        let (leader_epoch, end) = local.epochs.end_offset_for(leader_epoch, self.storage.log_end_offset(slot));
+        let (leader_epoch, end) =
+            local.epochs.end_offset_for(leader_epoch, self.storage.log_end_offset(slot));
         PartitionAnswer::EpochEnd { error: ErrorCode::None, leader_epoch, end_offset: end.0 }
     }
 

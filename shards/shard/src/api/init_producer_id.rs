@@ -54,7 +54,11 @@ pub fn handle(
     given(records, block.next - 1, 0)
 }
 
-fn given(records: Vec<MetadataRecord>, producer_id: i64, producer_epoch: i16) -> Planned<InitProducerIdResponseData> {
+fn given(
+    records: Vec<MetadataRecord>,
+    producer_id: i64,
+    producer_epoch: i16,
+) -> Planned<InitProducerIdResponseData> {
     let response = InitProducerIdResponseData { producer_id, producer_epoch, ..Default::default() };
     Planned { records, response }
 }
@@ -73,12 +77,18 @@ mod tests {
         for _restart in 0..3 {
             let mut block = ProducerIdBlock::default();
             for _ in 0..1500 {
-                let context = ApiContext { config: &config, image: &image, shard: ShardId(0), now: Now::default() };
-                let planned = handle(&context, &mut block, 4, InitProducerIdRequestData {
-                    producer_id: -1,
-                    producer_epoch: -1,
-                    ..InitProducerIdRequestData::default()
-                });
+                let context =
+                    ApiContext { config: &config, image: &image, shard: ShardId(0), now: Now::default() };
+                let planned = handle(
+                    &context,
+                    &mut block,
+                    4,
+                    InitProducerIdRequestData {
+                        producer_id: -1,
+                        producer_epoch: -1,
+                        ..InitProducerIdRequestData::default()
+                    },
+                );
                 image.apply(image.applied_offset() + 1, &planned.records);
                 assert_eq!((planned.response.error_code, planned.response.producer_epoch), (0, 0));
                 ids.push(planned.response.producer_id);

@@ -74,7 +74,11 @@ fn encode(
     context.encode(&ListOffsetsResponseData { topics, ..Default::default() })
 }
 
-fn partition_response(version: i16, partition_index: i32, answer: &PartitionAnswer) -> ListOffsetsPartitionResponse {
+fn partition_response(
+    version: i16,
+    partition_index: i32,
+    answer: &PartitionAnswer,
+) -> ListOffsetsPartitionResponse {
     let (error, timestamp, offset, leader_epoch) = match answer {
         PartitionAnswer::ListOffset { error, timestamp, offset, leader_epoch } => {
             (*error, *timestamp, *offset, *leader_epoch)

@@ -5,8 +5,8 @@ use pelton_cluster::names;
 use pelton_model::TopicId;
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::{
-    KafkaString, KafkaUuid, MetadataRequestData, MetadataRequestTopic, MetadataResponseBroker, MetadataResponseData,
-    MetadataResponsePartition, MetadataResponseTopic,
+    KafkaString, KafkaUuid, MetadataRequestData, MetadataRequestTopic, MetadataResponseBroker,
+    MetadataResponseData, MetadataResponsePartition, MetadataResponseTopic,
 };
 
 use super::context::{ApiContext, CLUSTER_OPERATIONS, OPERATIONS_NOT_ASKED, TOPIC_OPERATIONS};
@@ -21,7 +21,8 @@ pub struct MetadataOutcome {
 
 /// The answer.
 pub fn handle(context: &ApiContext<'_>, version: i16, request: MetadataRequestData) -> MetadataOutcome {
-    let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { OPERATIONS_NOT_ASKED };
+    let operations =
+        if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { OPERATIONS_NOT_ASKED };
     // Before version 4 a client cannot say, and a named topic is always created.
     let create = version < 4 || request.allow_auto_topic_creation;
     let all = match &request.topics {
@@ -31,7 +32,10 @@ pub fn handle(context: &ApiContext<'_>, version: i16, request: MetadataRequestDa
     let mut missing = Vec::new();
     let topics = if all {
         let names = context.image.topic_names();
-        names.filter_map(|name| context.image.topic_by_name(name)).map(|t| found(context, t, operations)).collect()
+        names
+            .filter_map(|name| context.image.topic_by_name(name))
+            .map(|t| found(context, t, operations))
+            .collect()
     } else {
         let wanted = request.topics.unwrap_or_default();
         wanted.iter().map(|topic| one(context, version, topic, operations, create, &mut missing)).collect()

@@ -38,7 +38,8 @@ impl Shard {
             }
             ControlRequest::Frame(frame) => {
                 // The shard the request came in at has read it once already (`check`).
-                self.plan_frame(now, frame).unwrap_or(ControlPlan { records: Vec::new(), response: Bytes::new() })
+                self.plan_frame(now, frame)
+                    .unwrap_or(ControlPlan { records: Vec::new(), response: Bytes::new() })
             }
         }
     }
@@ -61,7 +62,9 @@ impl Shard {
             ApiKey::CreateTopics => {
                 plan!(api::create_topics::handle(&context, prng, version, decode(version, body)?))
             }
-            ApiKey::DeleteTopics => plan!(api::delete_topics::handle(&context, version, decode(version, body)?)),
+            ApiKey::DeleteTopics => {
+                plan!(api::delete_topics::handle(&context, version, decode(version, body)?))
+            }
             ApiKey::CreatePartitions => {
                 plan!(api::create_partitions::handle(&context, version, decode(version, body)?))
             }

@@ -84,8 +84,12 @@ impl Shard {
                     None => self.part_key(context.version, topic.name, route, partition),
                 };
                 parts.push(match part {
-                    Ok((key, range)) => PartRequest::Append(ProducePart { index, key, records: frame.slice(range) }),
-                    Err((error, message)) => PartRequest::Refused(PartitionAnswer::produce_error(error, message)),
+                    Ok((key, range)) => {
+                        PartRequest::Append(ProducePart { index, key, records: frame.slice(range) })
+                    }
+                    Err((error, message)) => {
+                        PartRequest::Refused(PartitionAnswer::produce_error(error, message))
+                    }
                 });
             }
             shape.topics.push(ShapeTopic {
@@ -149,7 +153,8 @@ impl Shard {
         let mut index = 0;
         for topic in &shape.topics {
             for partition in &topic.partitions {
-                if let Some(PartitionAnswer::Produce { error: ErrorCode::NotLeaderOrFollower, .. }) = answers.get(index)
+                if let Some(PartitionAnswer::Produce { error: ErrorCode::NotLeaderOrFollower, .. }) =
+                    answers.get(index)
                 {
                     let route = if topic.name.is_empty() {
                         self.partitions.topic_by_id(topic.id)

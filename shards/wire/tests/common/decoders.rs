@@ -1,0 +1,63 @@
+//! Every decoder of requests behind one call, as the broker chooses among them.
+// Each test binary that includes this file uses a part of it.
+#![allow(dead_code)]
+
+use bytes::Bytes;
+use pelton_wire::WireError;
+use pelton_wire::api_key::{self, ApiKey};
+use pelton_wire::fetch::FetchRequest;
+use pelton_wire::header::RequestHeader;
+use pelton_wire::messages::{self as m, decode};
+use pelton_wire::produce::ProduceRequest;
+
+/// Reads a frame (without its length).
+pub fn decode_frame(frame: &Bytes) -> Result<(), WireError> {
+    let header = RequestHeader::parse(frame)?;
+    let api_key = ApiKey::from_code(header.api_key).ok_or(WireError::NotServed("this API"))?;
+    if !api_key::serves(api_key, header.api_version) {
+        return Err(WireError::NotServed(api_key.name()));
+    }
+    decode_body(api_key, header.api_version, frame, header.body_offset)
+}
+
+/// Reads a body with the decoder of this API and version.
+pub fn decode_body(
+    api_key: ApiKey,
+    version: i16,
+    frame: &Bytes,
+    body_offset: usize,
+) -> Result<(), WireError> {
+    let body = || frame.slice(body_offset..);
+    match api_key {
+        ApiKey::Produce => {
+            let request = ProduceRequest::parse(version, frame, body_offset)?;
+            for partition in request.topics.iter().flat_map(|topic| &topic.partitions) {
+                // Ranges are used without a further look.
+                let _ = partition.records.clone().map(|range| frame.slice(range));
+            }
+            Ok(())
+        }
+        ApiKey::Fetch => FetchRequest::parse(version, &frame[body_offset..]).map(drop),
+        ApiKey::ListOffsets => decode::<m::ListOffsetsRequestData>(version, body()).map(drop),
+        ApiKey::Metadata => decode::<m::MetadataRequestData>(version, body()).map(drop),
+        ApiKey::FindCoordinator => decode::<m::FindCoordinatorRequestData>(version, body()).map(drop),
+        ApiKey::ApiVersions => decode::<m::ApiVersionsRequestData>(version, body()).map(drop),
+        ApiKey::CreateTopics => decode::<m::CreateTopicsRequestData>(version, body()).map(drop),
+        ApiKey::DeleteTopics => decode::<m::DeleteTopicsRequestData>(version, body()).map(drop),
+        ApiKey::DeleteRecords => decode::<m::DeleteRecordsRequestData>(version, body()).map(drop),
+        ApiKey::InitProducerId => decode::<m::InitProducerIdRequestData>(version, body()).map(drop),
+        ApiKey::OffsetForLeaderEpoch => {
+            decode::<m::OffsetForLeaderEpochRequestData>(version, body()).map(drop)
+        }
+        ApiKey::DescribeConfigs => decode::<m::DescribeConfigsRequestData>(version, body()).map(drop),
+        ApiKey::AlterConfigs => decode::<m::AlterConfigsRequestData>(version, body()).map(drop),
+        ApiKey::CreatePartitions => decode::<m::CreatePartitionsRequestData>(version, body()).map(drop),
+        ApiKey::IncrementalAlterConfigs => {
+            decode::<m::IncrementalAlterConfigsRequestData>(version, body()).map(drop)
+        }
+        ApiKey::DescribeCluster => decode::<m::DescribeClusterRequestData>(version, body()).map(drop),
+        ApiKey::DescribeTopicPartitions => {
+            decode::<m::DescribeTopicPartitionsRequestData>(version, body()).map(drop)
+        }
+    }
+}

@@ -50,6 +50,12 @@ impl Client {
         })
     }
 
+    /// The connection itself, after one small request: Pelton takes no frame above 64 KiB before a valid one.
+    pub fn proven(mut self, topic: &str) -> Outcome<TcpStream> {
+        self.metadata(topic)?;
+        Ok(self.stream)
+    }
+
     /// The next correlation id.
     fn id(&mut self) -> i32 {
         self.next_id += 1;
@@ -157,7 +163,9 @@ pub fn probe(leaders: &[String], topic: &str, records: &[u8], count: i64) -> Out
     let mut next = Vec::new();
     for (partition, address) in leaders.iter().enumerate() {
         if !clients.contains_key(address) {
-            clients.insert(address, Client::connect(address, Duration::from_secs(30))?);
+            let mut client = Client::connect(address, Duration::from_secs(30))?;
+            client.metadata(topic)?;
+            clients.insert(address, client);
         }
         let client = clients.get_mut(address).expect("inserted above");
         next.push(loop {

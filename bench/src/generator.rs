@@ -75,7 +75,7 @@ pub fn run(case: &Case, plan: &Plan) -> Outcome<Measured> {
         measuring: false,
         verified: 0,
     };
-    let mut conns = connect(case, &leaders)?;
+    let mut conns = connect(case, &leaders, &topic)?;
     let mut epoll = Epoll::new()?;
     for (token, conn) in conns.iter_mut().enumerate() {
         epoll.watch(conn.stream.as_raw_fd(), token, false, true)?;
@@ -112,7 +112,7 @@ fn create(topic: &str, case: &Case, plan: &Plan) -> Outcome<()> {
 }
 
 /// Connections dealt out to the brokers in turn, each with the partitions that its broker leads.
-fn connect(case: &Case, leaders: &[String]) -> Outcome<Vec<Conn>> {
+fn connect(case: &Case, leaders: &[String], topic: &str) -> Outcome<Vec<Conn>> {
     let mut led: BTreeMap<&String, Vec<usize>> = BTreeMap::new();
     for (partition, address) in leaders.iter().enumerate() {
         led.entry(address).or_default().push(partition);
@@ -121,7 +121,7 @@ fn connect(case: &Case, leaders: &[String]) -> Outcome<Vec<Conn>> {
     (0..case.conns.max(brokers.len()))
         .map(|i| {
             let (address, partitions) = &brokers[i % brokers.len()];
-            let stream = client::connect(address, Duration::from_secs(10))?;
+            let stream = client::Client::connect(address, Duration::from_secs(10))?.proven(topic)?;
             stream.set_nonblocking(true).map_err(|error| format!("{address}: {error}"))?;
             Ok(Conn {
                 stream,

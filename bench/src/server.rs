@@ -112,7 +112,7 @@ fn spawn_ready(mut command: Command, place: &Place, patience: Duration) -> Outco
 /// Starts Pelton with one shard.
 pub fn pelton(program: &Path, place: &Place, extra: &[String]) -> Outcome<Server> {
     let mut command = command(program, &place.cores);
-    command.args(["start", "--shards", "1", "--mode", "direct"]);
+    command.args(["start", "-X", "pelton.shards=1", "-X", "pelton.mode=direct"]);
     command.args(["--kafka", &format!("127.0.0.1:{}", place.port)]);
     command.args(["--admin", &format!("127.0.0.1:{}", place.port + 1)]);
     command.arg("--data-dir").arg(place.dir.join("data"));

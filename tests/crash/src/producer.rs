@@ -65,6 +65,8 @@ impl Producer {
         let leaders = client::leaders(&self.bootstrap, &self.topic, Duration::from_millis(200))?;
         let leader = leaders.get(self.partition as usize).ok_or("no such partition")?;
         let mut client = Client::connect(leader, Duration::from_secs(10))?;
+        // Large frames are taken only behind a valid small one.
+        client.metadata(&self.topic)?;
         let mut in_flight: VecDeque<usize> = VecDeque::new();
         loop {
             while in_flight.len() < self.depth && !shared.stop.load(Ordering::Relaxed) {

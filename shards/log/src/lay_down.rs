@@ -35,6 +35,9 @@ impl Storage {
         if self.phase == Phase::Failed || !self.recovery_synced || self.retry_at_ns.is_some() {
             return;
         }
+        if self.lay_downs >= self.config.lay_downs_in_flight.max(1) {
+            return;
+        }
         let ready: Vec<PartitionSlot> = self.ready.iter().copied().collect();
         for slot in ready {
             self.start_lay_down(now, slot, out);
@@ -252,18 +255,19 @@ fn plan(partition: &PartitionLog, stable: u64, write_bytes: u64, wall_ms: i64) -
 /// The write: the unfinished block, the batches, zeros up to whole blocks; and the block then unfinished.
 fn write_of(partial: &[u8], batches: &[TailBatch], spoil: bool) -> (Bytes, Vec<u8>) {
     let total = partial.len() + batches.iter().map(|batch| batch.bytes.len()).sum::<usize>();
-    let mut buffer = AlignedBuffer::zeroed(AlignedBuffer::round_up(total));
-    let bytes = buffer.as_mut_slice();
-    bytes[..partial.len()].copy_from_slice(partial);
-    let mut at = partial.len();
+    let whole = AlignedBuffer::round_up(total);
+    let mut buffer = AlignedBuffer::with_capacity(whole);
+    buffer.extend_from_slice(partial);
     for batch in batches {
-        bytes[at..at + batch.bytes.len()].copy_from_slice(&batch.bytes);
+        buffer.extend_from_slice(&batch.bytes);
         if spoil {
-            bytes[at + record_batch::HEADER_BYTES..at + batch.bytes.len()].rotate_left(1);
+            let end = buffer.len();
+            let body = end - batch.bytes.len() + record_batch::HEADER_BYTES;
+            buffer.as_mut_slice()[body..end].rotate_left(1);
         }
-        at += batch.bytes.len();
     }
-    let rest = bytes[total - total % BLOCK_BYTES..total].to_vec();
+    let rest = buffer.as_mut_slice()[total - total % BLOCK_BYTES..].to_vec();
+    buffer.pad_to(whole);
     (buffer.freeze(), rest)
 }
 

@@ -2,13 +2,14 @@
 //! whose length is known. Both are handed out as `Bytes` and come back, from any thread, when the last handle is dropped.
 
 use std::io;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
 use io_uring::types::BufRingEntry;
+
+use crate::mapping::Mapping;
 
 /// Bytes of one pooled buffer.
 pub const BUFFER_BYTES: usize = 64 * 1024;
@@ -25,44 +26,23 @@ pub const BUFFER_GROUP: u16 = 0;
 
 /// The mapping that holds the entries the kernel reads (first page) and the buffers.
 struct Memory {
-    base: NonNull<u8>,
-    length: usize,
+    /// A buffer is written only by the kernel while offered, and read only through leases while it is not.
+    mapping: Mapping,
     returned: ArrayQueue<u16>,
 }
-
-// SAFETY: the mapping is plain memory; a buffer is written only by the kernel while offered, and read only through leases
-// while it is not.
-unsafe impl Send for Memory {}
-// SAFETY: as above.
-unsafe impl Sync for Memory {}
 
 const ENTRIES_BYTES: usize = BUFFERS as usize * size_of::<BufRingEntry>();
 const _: () = assert!(ENTRIES_BYTES == 4096 && BUFFERS.is_power_of_two());
 
 impl Memory {
     fn map() -> io::Result<Memory> {
-        let length = ENTRIES_BYTES + BUFFERS as usize * BUFFER_BYTES;
-        let (protection, flags) =
-            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: a fresh anonymous mapping.
-        let base = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let base = NonNull::new(base.cast()).expect("a mapping that did not fail is not null");
-        Ok(Memory { base, length, returned: ArrayQueue::new(BUFFERS as usize) })
+        let mapping = Mapping::new(ENTRIES_BYTES + BUFFERS as usize * BUFFER_BYTES)?;
+        Ok(Memory { mapping, returned: ArrayQueue::new(BUFFERS as usize) })
     }
 
     fn buffer(&self, index: u16) -> *mut u8 {
         // SAFETY: index < BUFFERS, so the offset lies inside the mapping.
-        unsafe { self.base.as_ptr().add(ENTRIES_BYTES + index as usize * BUFFER_BYTES) }
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: the mapping made in `map`; no lease and no ring refers to it any more.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.length) };
+        unsafe { self.mapping.base().as_ptr().add(ENTRIES_BYTES + index as usize * BUFFER_BYTES) }
     }
 }
 
@@ -102,7 +82,7 @@ impl ReceiveBuffers {
     /// Maps the buffers and registers them with `uring`. The value must be dropped after the ring.
     pub fn new(uring: &io_uring::IoUring) -> io::Result<ReceiveBuffers> {
         let memory = Arc::new(Memory::map()?);
-        let address = memory.base.as_ptr() as u64;
+        let address = memory.mapping.base().as_ptr() as u64;
         // SAFETY: page-aligned memory of exactly that many entries, unmapped only after the ring is gone.
         unsafe { uring.submitter().register_buf_ring_with_flags(address, BUFFERS, BUFFER_GROUP, 0)? };
         let free = (0..BUFFERS).rev().collect();
@@ -122,7 +102,7 @@ impl ReceiveBuffers {
         {
             let slot = (self.tail & (BUFFERS - 1)) as usize;
             // SAFETY: slot < BUFFERS; the kernel reads the entry only after the tail has passed it.
-            let entry = unsafe { &mut *self.memory.base.as_ptr().cast::<BufRingEntry>().add(slot) };
+            let entry = unsafe { &mut *self.memory.mapping.base().as_ptr().cast::<BufRingEntry>().add(slot) };
             entry.set_addr(self.memory.buffer(index) as u64);
             entry.set_len(BUFFER_BYTES as u32);
             entry.set_bid(index);
@@ -131,7 +111,9 @@ impl ReceiveBuffers {
         }
         if self.tail != before {
             // SAFETY: the base is that of the registered ring; its tail is an aligned u16 that the kernel reads atomically.
-            let tail = unsafe { &*BufRingEntry::tail(self.memory.base.as_ptr().cast()).cast::<AtomicU16>() };
+            let tail = unsafe {
+                &*BufRingEntry::tail(self.memory.mapping.base().as_ptr().cast()).cast::<AtomicU16>()
+            };
             tail.store(self.tail, Ordering::Release);
         }
     }

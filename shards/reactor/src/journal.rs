@@ -16,6 +16,7 @@ use pelton_shard::disk::{DiskError, Ticket};
 
 use crate::context::Context;
 use crate::files::disk_error;
+use crate::mapping::Mapping;
 use crate::meter;
 use crate::ops::Op;
 
@@ -99,7 +100,8 @@ impl Journal {
     /// Everything a shard recovers from. Blocks; for the start of a shard.
     pub fn image(&self) -> Result<DiskImage, String> {
         let path = self.directory.join("journal");
-        let mut journal = AlignedBuffer::zeroed(self.length as usize);
+        let mut journal =
+            Mapping::new(self.length as usize).map_err(|error| at("map memory for", &path, error))?;
         for (piece, bytes) in journal.as_mut_slice().chunks_mut(PIECE_BYTES).enumerate() {
             let position = (piece * PIECE_BYTES) as u64;
             self.file.read_exact_at(bytes, position).map_err(|error| at("read", &path, error))?;

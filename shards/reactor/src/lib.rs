@@ -14,6 +14,7 @@ mod journal;
 mod listen;
 mod log;
 mod mailbox;
+mod mapping;
 mod meter;
 mod ops;
 mod receive;

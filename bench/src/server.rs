@@ -114,7 +114,7 @@ pub fn pelton(program: &Path, place: &Place, extra: &[String]) -> Outcome<Server
     let mut command = command(program, &place.cores);
     command.args(["start", "-X", "pelton.shards=1", "-X", "pelton.mode=direct"]);
     command.args(["--kafka", &format!("127.0.0.1:{}", place.port)]);
-    command.args(["--admin", &format!("127.0.0.1:{}", place.port + 1)]);
+    command.args(["--admin", &format!("127.0.0.1:{}", place.port + 50)]);
     command.arg("--data-dir").arg(place.dir.join("data"));
     for key_value in extra {
         command.args(["-X", key_value]);

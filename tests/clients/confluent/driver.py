@@ -80,8 +80,17 @@ class Driver:
         return {"records": out, "position": start}
 
     def offsets(self, topic, p):
-        low, high = self.consumer().get_watermark_offsets(ck.TopicPartition(topic, p), timeout=15)
-        return {"earliest": low, "latest": high}
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                low, high = self.consumer().get_watermark_offsets(ck.TopicPartition(topic, p), timeout=15)
+                return {"earliest": low, "latest": high}
+            except ck.KafkaException as e:
+                # librdkafka finds a partition unknown now and then while its metadata is renewed, with any broker
+                # (confluent-kafka-python issue 1043); asking again helps.
+                if e.args[0].code() != ck.KafkaError._UNKNOWN_PARTITION or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def time(self, topic, p, ts):
         got = self.consumer().offsets_for_times([ck.TopicPartition(topic, p, ts)], timeout=15)[0]

@@ -66,6 +66,15 @@ pub fn build<'a>(values: impl Iterator<Item = &'a [u8]>, timestamp_ms: i64) -> V
     out
 }
 
+/// Makes a built batch one of an idempotent producer (KIP-98).
+pub fn stamp_producer(batch: &mut [u8], producer_id: i64, epoch: i16, base_sequence: i32) {
+    batch[43..51].copy_from_slice(&producer_id.to_be_bytes());
+    batch[51..53].copy_from_slice(&epoch.to_be_bytes());
+    batch[53..57].copy_from_slice(&base_sequence.to_be_bytes());
+    let crc = crc32c(&batch[21..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+}
+
 /// One whole batch inside fetched bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {

@@ -105,6 +105,15 @@ impl Client {
         }
     }
 
+    /// Asks for the id and epoch of a new idempotent producer.
+    pub fn init_producer(&mut self) -> Outcome<(i64, i16)> {
+        let id = self.id();
+        match frames::producer_id(self.call(id, &frames::init_producer_id(id))?)? {
+            (0, producer_id, epoch) => Ok((producer_id, epoch)),
+            (code, ..) => Err(format!("InitProducerId: error code {code}")),
+        }
+    }
+
     /// Produces one batch and waits: its base offset, or the error code.
     pub fn produce(&mut self, topic: &str, partition: i32, records: &[u8]) -> Outcome<Result<i64, i16>> {
         let id = self.id();

@@ -12,6 +12,9 @@ pub const METADATA: (i16, i16) = (3, 4);
 /// CreateTopics.
 pub const CREATE_TOPICS: (i16, i16) = (19, 2);
 
+/// InitProducerId.
+pub const INIT_PRODUCER_ID: (i16, i16) = (22, 1);
+
 /// Error codes that pass by themselves after a topic was made or a broker started.
 pub const RETRIABLE: &[i16] = &[3, 5, 6, 7, 14, 15, 72, 78, 89];
 
@@ -179,6 +182,22 @@ pub fn created(frame: &[u8]) -> Outcome<(i16, String)> {
     }
     reader.string()?;
     Ok((reader.i16()?, reader.string()?.to_string()))
+}
+
+/// An InitProducerId request of a producer without transactions.
+pub fn init_producer_id(correlation_id: i32) -> Vec<u8> {
+    let mut out = start(INIT_PRODUCER_ID, correlation_id);
+    out.extend_from_slice(&(-1i16).to_be_bytes());
+    put_i32(&mut out, 60_000);
+    finish(out)
+}
+
+/// Error code, producer id and epoch of an InitProducerId answer.
+pub fn producer_id(frame: &[u8]) -> Outcome<(i16, i64, i16)> {
+    let mut reader = Reader::new(frame);
+    reader.i32()?;
+    reader.i32()?;
+    Ok((reader.i16()?, reader.i64()?, reader.i16()?))
 }
 
 /// A Metadata request for one topic, never creating it.

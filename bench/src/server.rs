@@ -111,6 +111,16 @@ fn spawn_ready(mut command: Command, place: &Place, patience: Duration) -> Outco
 
 /// Starts Pelton with one shard.
 pub fn pelton(program: &Path, place: &Place, extra: &[String]) -> Outcome<Server> {
+    pelton_within(program, place, extra, Duration::from_secs(60))
+}
+
+/// Starts Pelton; when it is not ready after `patience` it is killed, which is an error.
+pub fn pelton_within(
+    program: &Path,
+    place: &Place,
+    extra: &[String],
+    patience: Duration,
+) -> Outcome<Server> {
     let mut command = command(program, &place.cores);
     command.args(["start", "-X", "pelton.shards=1", "-X", "pelton.mode=direct"]);
     command.args(["--kafka", &format!("127.0.0.1:{}", place.port)]);
@@ -119,7 +129,7 @@ pub fn pelton(program: &Path, place: &Place, extra: &[String]) -> Outcome<Server
     for key_value in extra {
         command.args(["-X", key_value]);
     }
-    spawn_ready(command, place, Duration::from_secs(60))
+    spawn_ready(command, place, patience)
 }
 
 /// Starts the floor: this program's own `floor` command.

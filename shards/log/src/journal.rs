@@ -273,16 +273,14 @@ impl Journal {
         self.completions
     }
 
-    /// A group's write is done. `covers`: with it, everything completed before its submission is on stable storage.
-    pub fn complete_write(&mut self, sequence: u64, covers: Option<u64>) {
+    /// A group's write is done; `synced` if it was a DSYNC write. That makes the group stable and nothing else: a drive
+    /// with FUA does not flush what was written before.
+    pub fn complete_write(&mut self, sequence: u64, synced: bool) {
         self.completions += 1;
         let completion = self.completions;
         if let Some(group) = self.group_mut(sequence) {
             group.completion = completion;
-            group.state = if covers.is_some() { GroupState::Flushed } else { GroupState::Written };
-        }
-        if let Some(covers) = covers {
-            self.complete_sync(covers);
+            group.state = if synced { GroupState::Flushed } else { GroupState::Written };
         }
     }
 
@@ -323,10 +321,11 @@ impl Journal {
         self.sync_wanted = self.sync_wanted.max(sequence);
     }
 
-    /// A flush of its own is due: something wanted has been written without one.
+    /// A flush of its own is due: the first group that is not flushed is wanted, and was written without a flush.
     pub fn needs_sync(&self) -> bool {
-        let wanted = self.sync_wanted.min(self.last_sealed());
-        self.flushed < wanted && self.written >= wanted
+        let next = self.flushed + 1;
+        next <= self.sync_wanted
+            && group_of(&self.groups, next).is_some_and(|group| group.state == GroupState::Written)
     }
 
     /// One batch of the group is now in a segment, on stable storage (or its partition is gone).

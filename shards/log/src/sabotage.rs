@@ -21,11 +21,13 @@ pub enum Sabotage {
     AcceptOldIncarnation,
     /// Recovery takes every gap for a torn tail.
     SkipTornCheck,
+    /// Believes that a DSYNC write makes earlier writes stable too.
+    DsyncCoversEarlier,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Sabotage; 9] = [
+    pub const ALL: [Sabotage; 10] = [
         Sabotage::AckBeforeFlush,
         Sabotage::CutAtWrongPlace,
         Sabotage::SkipFrameCrc,
@@ -35,6 +37,7 @@ impl Sabotage {
         Sabotage::WrongStamp,
         Sabotage::AcceptOldIncarnation,
         Sabotage::SkipTornCheck,
+        Sabotage::DsyncCoversEarlier,
     ];
 
     /// Its name on the command line.
@@ -49,6 +52,7 @@ impl Sabotage {
             Sabotage::WrongStamp => "wrong-stamp",
             Sabotage::AcceptOldIncarnation => "accept-old-incarnation",
             Sabotage::SkipTornCheck => "skip-torn-check",
+            Sabotage::DsyncCoversEarlier => "dsync-covers-earlier",
         }
     }
 }

@@ -62,12 +62,11 @@ impl Storage {
         if sync {
             self.journal.want_sync(sequence);
         }
-        let covers = sync.then_some(self.journal.completions());
         self.journal_writes += 1;
-        let ticket = self.ticket(Op::JournalWrite { sequence, covers });
+        let ticket = self.ticket(Op::JournalWrite { sequence, sync });
         out.push(DiskEffect::JournalWrite { ticket, position, bytes, sync });
         if self.config.sabotaged(Sabotage::AckBeforeFlush) {
-            self.journal.complete_write(sequence, Some(self.journal.completions()));
+            self.journal.complete_write(sequence, true);
         }
     }
 
@@ -119,7 +118,7 @@ impl Storage {
     pub(crate) fn handle_journal_write(
         &mut self,
         sequence: u64,
-        covers: Option<u64>,
+        sync: bool,
         result: Result<Bytes, DiskError>,
         progress: &mut Progress,
     ) {
@@ -130,7 +129,10 @@ impl Storage {
             }
             _ if self.phase == Phase::Failed => {}
             _ => {
-                self.journal.complete_write(sequence, covers);
+                self.journal.complete_write(sequence, sync);
+                if sync && self.config.sabotaged(Sabotage::DsyncCoversEarlier) {
+                    self.journal.complete_sync(self.journal.completions());
+                }
                 self.advance(progress);
             }
         }

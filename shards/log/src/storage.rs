@@ -24,7 +24,7 @@ pub(crate) enum Op {
     /// A group. `covers`: what its flush covers, if it flushes.
     JournalWrite {
         sequence: u64,
-        covers: Option<u64>,
+        sync: bool,
     },
     JournalSync {
         covers: u64,
@@ -364,8 +364,8 @@ impl Storage {
     pub fn handle(&mut self, now: Now, done: DiskDone, out: &mut Vec<DiskEffect>, progress: &mut Progress) {
         let Some(op) = self.ops.remove(&done.ticket) else { return };
         match op {
-            Op::JournalWrite { sequence, covers } => {
-                self.handle_journal_write(sequence, covers, done.result, progress);
+            Op::JournalWrite { sequence, sync } => {
+                self.handle_journal_write(sequence, sync, done.result, progress);
             }
             Op::RecoverySync => self.handle_recovery_sync(done.result),
             Op::JournalSync { covers } => self.handle_journal_sync(covers, done.result, progress),

@@ -22,6 +22,9 @@ use crate::ops::Op;
 
 /// The journal is zeroed and read in pieces of this many bytes.
 const PIECE_BYTES: usize = 1024 * 1024;
+/// A group that need not be on stable storage goes through the page cache up to this size: it survives the process there,
+/// and is there several times sooner than a device answers. A larger one would only be copied once more.
+const CACHED_BYTES_MAX: usize = 256 * 1024;
 
 /// A journal operation in flight.
 pub struct JournalJob {
@@ -37,7 +40,10 @@ enum Step {
 /// The journal and checkpoints of a shard.
 pub struct Journal {
     directory: PathBuf,
+    /// With O_DIRECT.
     file: fs::File,
+    /// The same file through the page cache. A flush of either covers both.
+    cached: fs::File,
     length: u64,
 }
 
@@ -94,7 +100,8 @@ impl Journal {
                 path.display()
             ));
         }
-        Ok(Journal { directory: directory.to_path_buf(), file, length })
+        let cached = OpenOptions::new().write(true).open(&path).map_err(|error| at("open", &path, error))?;
+        Ok(Journal { directory: directory.to_path_buf(), file, cached, length })
     }
 
     /// Everything a shard recovers from. Blocks; for the start of a shard.
@@ -152,6 +159,8 @@ impl Journal {
         let fd = types::Fd(self.file.as_raw_fd());
         let entry = match &job.step {
             Step::Write { position, bytes, done, sync } => {
+                let is_cached = !sync && bytes.len() <= CACHED_BYTES_MAX;
+                let fd = if is_cached { types::Fd(self.cached.as_raw_fd()) } else { fd };
                 let rest = &bytes[*done..];
                 opcode::Write::new(fd, rest.as_ptr(), rest.len().min(1 << 30) as u32)
                     .offset(position + *done as u64)

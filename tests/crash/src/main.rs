@@ -19,10 +19,21 @@ use verify::Verdict;
 
 const HELP: &str = "\
 kill-loop [--kills 200] [--min-ms 50] [--max-ms 500] [--partitions 4] [--seed N] [--port 19800] [--dir DIR]
-          [--system pelton|kafka] [--pelton FILE] [--jars DIR] [-X broker.key=value]
+          [--flush-messages 1] [--system pelton|kafka] [--pelton FILE] [--jars DIR] [-X broker.key=value]
           kills the broker --kills times, 50-500 ms after it is ready, and verifies every acknowledged record";
-const OPTIONS: &[&str] =
-    &["kills", "min-ms", "max-ms", "partitions", "seed", "port", "dir", "system", "pelton", "jars"];
+const OPTIONS: &[&str] = &[
+    "flush-messages",
+    "kills",
+    "min-ms",
+    "max-ms",
+    "partitions",
+    "seed",
+    "port",
+    "dir",
+    "system",
+    "pelton",
+    "jars",
+];
 const TOPIC: &str = "kills";
 
 fn main() -> ExitCode {
@@ -73,7 +84,8 @@ fn run(args: &Args) -> Outcome<bool> {
     let mut broker = system.start(&place)?;
     server::warm(&broker.bootstrap)?;
     let mut admin = Client::connect(&broker.bootstrap, Duration::from_secs(30))?;
-    admin.create_topic(TOPIC, partitions, &[("flush.messages", "1")])?;
+    let flush_messages = args.text("flush-messages").unwrap_or("1");
+    admin.create_topic(TOPIC, partitions, &[("flush.messages", flush_messages)])?;
     let shared = Arc::new(Shared::default());
     let producers = producers(&broker.bootstrap, partitions);
     let threads: Vec<_> = producers

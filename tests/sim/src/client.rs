@@ -304,8 +304,11 @@ impl Client {
                 }
                 Ok(())
             }
-            // A power cut took batches that were acknowledged unflushed: the sequence cannot go on, and it gives up.
-            45 if self.is_oldest(&sending) && oracle.is_lossy(&self.topic) => {
+            // A power cut took batches that were acknowledged unflushed; or the producer's very first batch was refused
+            // and a later one taken, as Kafka does from a producer it does not know: the sequence cannot go on.
+            45 if self.is_oldest(&sending)
+                && (oracle.is_lossy(&self.topic) || sending.base_sequence == 0) =>
+            {
                 self.next_sequence = self.goal;
                 self.unsent.clear();
                 Ok(())

@@ -73,12 +73,12 @@ impl File {
     fn crash(&mut self, prng: &mut Prng, in_flight: &[(usize, Bytes)], crash: Crash) {
         match crash {
             Crash::Kill => {
+                // The machine goes on: what it had taken stays, but is no more durable than before.
                 for (position, bytes) in in_flight {
                     if prng.one_in(2) {
-                        write_at(&mut self.cache, *position, bytes);
+                        self.complete(*position, bytes);
                     }
                 }
-                self.durable = self.cache.clone();
             }
             Crash::PowerCut => {
                 let unsynced = std::mem::take(&mut self.unsynced);
@@ -92,7 +92,6 @@ impl File {
                 self.cache = self.durable.clone();
             }
         }
-        self.unsynced.clear();
         self.linked = true;
     }
 }
@@ -234,7 +233,7 @@ impl Disk {
         match &operation.kind {
             Kind::Write { position, bytes, sync } => {
                 if *sync {
-                    file.sync(operation.covers);
+                    // With FUA this write alone is durable, not what was written before it.
                     write_at(&mut file.cache, *position, bytes);
                     write_at(&mut file.durable, *position, bytes);
                 } else {

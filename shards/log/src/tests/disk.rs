@@ -112,9 +112,10 @@ impl Disk {
                     return Err(broken());
                 }
                 self.journal_writes.push((position, bytes.clone(), sync));
-                self.journal.volatile.push((position as usize, bytes));
-                if sync {
-                    self.journal.sync();
+                // With FUA a DSYNC write alone is stable, not what was written before it.
+                match sync {
+                    true => put(&mut self.journal.stable, position as usize, &bytes),
+                    false => self.journal.volatile.push((position as usize, bytes)),
                 }
             }
             DiskEffect::JournalSync { .. } if self.faults.sync_error => return Err(broken()),

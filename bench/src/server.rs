@@ -115,12 +115,7 @@ pub fn pelton(program: &Path, place: &Place, extra: &[String]) -> Outcome<Server
 }
 
 /// Starts Pelton; when it is not ready after `patience` it is killed, which is an error.
-pub fn pelton_within(
-    program: &Path,
-    place: &Place,
-    extra: &[String],
-    patience: Duration,
-) -> Outcome<Server> {
+pub fn pelton_within(program: &Path, place: &Place, extra: &[String], patience: Duration) -> Outcome<Server> {
     let mut command = command(program, &place.cores);
     command.args(["start", "-X", "pelton.shards=1", "-X", "pelton.mode=direct"]);
     command.args(["--kafka", &format!("127.0.0.1:{}", place.port)]);

@@ -1,32 +1,36 @@
-//! kill-loop: kill -9 a broker again and again while producers write with acks=all, then read everything back and hold it
-//! against the ledgers. Exit code 0 only for `lost 0, duplicated 0`. Never touches a process it did not start.
+//! kill-loop: kill -9 a broker again and again while producers write with acks=all, look up what was acknowledged after
+//! each kill, then read everything back and hold it against the ledgers. Closing line `N passed, N failed`; exit code 0 only
+//! when nothing failed. Never touches a process it did not start.
 
+mod campaign;
 mod payload;
 mod producer;
+mod selfcheck;
 mod verify;
 
+use campaign::{Campaign, System, TOPIC, Tally};
 use pelton_bench::args::Args;
 use pelton_bench::client::Client;
-use pelton_bench::server::{self, Place, Scratch, Server};
+use pelton_bench::server::{self, Place, Scratch};
 use pelton_bench::{Outcome, load};
-use producer::{Producer, Shared};
-use std::path::PathBuf;
+use producer::{Entry, Fate, Producer, Shared};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use verify::Verdict;
 
 const HELP: &str = "\
-kill-loop [--kills 200] [--min-ms 50] [--max-ms 500] [--partitions 4] [--seed N] [--port 19800] [--dir DIR]
-          [--flush-messages 1] [--system pelton|kafka] [--pelton FILE] [--jars DIR] [-X broker.key=value]
-          kills the broker --kills times, 50-500 ms after it is ready, and verifies every acknowledged record";
+kill-loop [--kills 200] [--min-ms 50] [--max-ms 500] [--partitions 4] [--flush-messages 1] [--seed N] [--port 19800]
+          [--dir DIR] [--system pelton|kafka] [--pelton FILE] [--jars DIR] [-X broker.key=value]
+          kills the broker --kills times, 50-500 ms after it is ready (each fourth time again while it recovers), checks
+          after each kill and at the end that every acknowledged record is there once, at its offset, in order";
 const OPTIONS: &[&str] = &[
-    "flush-messages",
     "kills",
     "min-ms",
     "max-ms",
     "partitions",
+    "flush-messages",
     "seed",
     "port",
     "dir",
@@ -34,12 +38,13 @@ const OPTIONS: &[&str] = &[
     "pelton",
     "jars",
 ];
-const TOPIC: &str = "kills";
 
 fn main() -> ExitCode {
     match Args::parse(std::env::args().skip(1), OPTIONS).and_then(|args| run(&args)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(tally) => {
+            println!("{} passed, {} failed", tally.passed, tally.failed);
+            if tally.failed == 0 && tally.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
         Err(error) => {
             eprintln!("kill-loop: {error}");
             ExitCode::from(2)
@@ -47,28 +52,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// The broker that dies.
-enum System {
-    Pelton(PathBuf, Vec<String>),
-    Kafka(PathBuf),
-}
-
-impl System {
-    fn start(&self, place: &Place) -> Outcome<Server> {
-        server::port_is_free(place.port)?;
-        match self {
-            System::Pelton(program, extra) => server::pelton(program, place, extra),
-            System::Kafka(jars) => server::kafka(jars, place),
-        }
-    }
-}
-
-fn run(args: &Args) -> Outcome<bool> {
+fn run(args: &Args) -> Outcome<Tally> {
     if !args.command.is_empty() {
         return Err(format!("usage:\n{HELP}"));
     }
     let kills: u32 = args.number("kills", 200)?;
-    let (min_ms, max_ms): (u64, u64) = (args.number("min-ms", 50)?, args.number("max-ms", 500)?);
     let partitions: i32 = args.number("partitions", 4)?;
     let seed: u64 = args.number("seed", load::now_ms() as u64)?;
     let system = match args.text("system") {
@@ -84,50 +72,39 @@ fn run(args: &Args) -> Outcome<bool> {
     let mut broker = system.start(&place)?;
     server::warm(&broker.bootstrap)?;
     let mut admin = Client::connect(&broker.bootstrap, Duration::from_secs(30))?;
-    let flush_messages = args.text("flush-messages").unwrap_or("1");
-    admin.create_topic(TOPIC, partitions, &[("flush.messages", flush_messages)])?;
-    let shared = Arc::new(Shared::default());
+    let flush: u64 = args.number("flush-messages", 1)?;
+    admin.create_topic(TOPIC, partitions, &[("flush.messages", &flush.to_string())])?;
     let producers = producers(&broker.bootstrap, partitions);
-    let threads: Vec<_> = producers
-        .iter()
-        .map(|producer| {
-            let (producer, shared) = (producer.clone(), shared.clone());
-            std::thread::spawn(move || producer.run(&shared))
-        })
-        .collect();
-    let mut random = seed | 1;
-    let mut starts_ms = Vec::new();
-    let killed = kill_and_restart(
-        &system,
-        &place,
-        &mut broker,
-        kills,
-        || {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            Duration::from_millis(min_ms + random % (max_ms.max(min_ms) - min_ms + 1))
-        },
-        &shared,
-        &mut starts_ms,
-    );
-    shared.stop.store(true, Ordering::Relaxed);
-    let ledgers: Result<Vec<_>, _> = threads.into_iter().map(|thread| thread.join()).collect();
-    let ledgers = ledgers.map_err(|_| "a producer panicked")?;
-    if let Err(error) = killed {
+    let shared = Arc::new(Shared::new(producers.len()));
+    let start = |producer: &Producer| {
+        let (producer, shared) = (producer.clone(), shared.clone());
+        std::thread::spawn(move || producer.run(&shared))
+    };
+    let threads: Vec<_> = producers.iter().map(start).collect();
+    let mut tally = Tally::default();
+    let mut campaign = Campaign::new(&system, &place, partitions, &producers, &shared);
+    campaign.pause_ms = (args.number("min-ms", 50)?, args.number("max-ms", 500)?);
+    campaign.random = seed | 1;
+    if let Err(error) = campaign.run(&mut broker, kills, &mut tally) {
         std::mem::forget(scratch);
-        return Err(format!("{error}; data kept in {}", place.dir.display()));
+        println!("data kept in {}", place.dir.display());
+        tally.count("campaign", Some(error));
+        return Ok(tally);
     }
-    let verdict = verify_all(&broker.bootstrap, partitions, &producers, &ledgers);
-    let passed = report(verdict, &ledgers, &mut starts_ms);
-    if !passed {
+    shared.stop.store(true, Ordering::Relaxed);
+    for thread in threads {
+        thread.join().map_err(|_| "a producer panicked")?;
+    }
+    finish(&mut campaign, &broker.bootstrap, &mut tally);
+    if tally.failed > 0 {
         println!("data kept in {}", place.dir.display());
         std::mem::forget(scratch);
     }
-    Ok(passed)
+    Ok(tally)
 }
 
-/// Two producers of small batches per partition; partition 0 also gets one of large batches (about 300 KB).
+/// Per partition: a plain and an idempotent producer of small batches; partition 0 also gets one of each with large batches
+/// (up to 600 KB).
 fn producers(bootstrap: &str, partitions: i32) -> Vec<Producer> {
     let small = |id: u32, partition: i32| Producer {
         id,
@@ -137,70 +114,51 @@ fn producers(bootstrap: &str, partitions: i32) -> Vec<Producer> {
         depth: 4,
         value_bytes: 100,
         records_max: 20,
+        idempotent: id % 2 == 1,
     };
-    let mut all: Vec<Producer> = (0..2 * partitions).map(|id| small(id as u32, id / 2)).collect();
-    let large =
-        Producer { value_bytes: 3_000, records_max: 200, depth: 2, ..small(2 * partitions as u32, 0) };
-    all.push(large);
+    let count = 2 * partitions as u32;
+    let mut all: Vec<Producer> = (0..count).map(|id| small(id, id as i32 / 2)).collect();
+    let large = |id| Producer { value_bytes: 3_000, records_max: 200, depth: 2, ..small(id, 0) };
+    all.extend([large(count), large(count + 1)]);
     all
 }
 
-fn kill_and_restart(
-    system: &System,
-    place: &Place,
-    broker: &mut Server,
-    kills: u32,
-    mut pause: impl FnMut() -> Duration,
-    shared: &Shared,
-    starts_ms: &mut Vec<f64>,
-) -> Outcome<()> {
-    let mut idle_rounds = 0;
-    let mut report = Instant::now();
-    for kill in 1..=kills {
-        let before = shared.acknowledged.load(Ordering::Relaxed);
-        std::thread::sleep(pause());
-        broker.kill();
-        let acknowledged = shared.acknowledged.load(Ordering::Relaxed);
-        // A broker that acknowledges nothing loses nothing: that would be no test.
-        idle_rounds = if acknowledged == before { idle_rounds + 1 } else { 0 };
-        if idle_rounds > 20 {
-            return Err(format!("kill {kill}: nothing was acknowledged in the last 20 lives of the broker"));
-        }
-        *broker = system.start(place).map_err(|error| format!("restart after kill {kill}: {error}"))?;
-        starts_ms.push(broker.start_time.as_secs_f64() * 1000.0);
-        if report.elapsed() > Duration::from_secs(10) || kill == kills {
-            println!("kill {kill}: {acknowledged} records acknowledged");
-            report = Instant::now();
-        }
-    }
-    std::thread::sleep(Duration::from_secs(1));
-    Ok(())
-}
-
-fn verify_all(
-    bootstrap: &str,
-    partitions: i32,
-    producers: &[Producer],
-    ledgers: &[Vec<producer::Entry>],
-) -> Outcome<Verdict> {
+/// The end: everything read again from offset 0, judged, told, and the judge itself put to the test.
+fn finish(campaign: &mut Campaign<'_>, bootstrap: &str, tally: &mut Tally) {
+    let ledgers = campaign.shared.snapshot();
+    let faults = campaign.shared.faults();
+    tally.count("answers", (!faults.is_empty()).then(|| faults.join("; ")));
     let mut verdict = Verdict::default();
-    for partition in 0..partitions {
-        let found = verify::read_back(bootstrap, TOPIC, partition, &mut verdict)?;
-        for (producer, ledger) in producers.iter().zip(ledgers).filter(|(p, _)| p.partition == partition) {
-            found.judge(producer.id, ledger, &mut verdict);
-        }
-    }
-    Ok(verdict)
+    let found = match campaign.read_all(bootstrap, &mut verdict) {
+        Ok(found) => found,
+        Err(error) => return tally.count("reading everything back", Some(error)),
+    };
+    campaign.judge_all(&found, &ledgers, &mut verdict);
+    let acknowledged = summary(&ledgers, &mut campaign.starts_ms);
+    println!(
+        "lost {}, duplicated {}, reordered {}, foreign {}, unsettled {}; {} records in {} batches read back, {} unknown batches present",
+        verdict.lost,
+        verdict.duplicated,
+        verdict.reordered,
+        verdict.foreign,
+        verdict.unsettled,
+        verdict.records,
+        verdict.batches,
+        verdict.unknown_present
+    );
+    let nothing = (acknowledged == 0).then(|| "nothing was acknowledged".to_string());
+    tally.count("everything read back", campaign::fault(&verdict).or(nothing));
+    selfcheck::run(campaign, &found, &ledgers, tally);
 }
 
-fn report(verdict: Outcome<Verdict>, ledgers: &[Vec<producer::Entry>], starts_ms: &mut [f64]) -> bool {
-    let fates = ledgers.iter().flatten();
+/// Prints what the ledgers hold: the number of acknowledged records.
+fn summary(ledgers: &[Vec<Entry>], starts_ms: &mut [f64]) -> u64 {
     let (mut acknowledged, mut refused, mut unknown) = (0u64, 0u64, 0u64);
-    for entry in fates {
+    for entry in ledgers.iter().flatten() {
         match entry.fate {
-            producer::Fate::Acknowledged(_) => acknowledged += u64::from(entry.records),
-            producer::Fate::Refused(_) => refused += 1,
-            producer::Fate::Unknown => unknown += 1,
+            Fate::Acknowledged(_) => acknowledged += u64::from(entry.records),
+            Fate::Refused(_) => refused += 1,
+            Fate::Unknown => unknown += 1,
         }
     }
     starts_ms.sort_by(f64::total_cmp);
@@ -211,24 +169,5 @@ fn report(verdict: Outcome<Verdict>, ledgers: &[Vec<producer::Entry>], starts_ms
         start(50),
         start(100)
     );
-    match verdict {
-        Err(error) => {
-            println!("FAILED: {error}");
-            false
-        }
-        Ok(verdict) => {
-            verdict.notes.iter().for_each(|note| println!("{note}"));
-            println!(
-                "lost {}, duplicated {}, reordered {}, foreign {}; {} records in {} batches read back, {} unknown batches present",
-                verdict.lost,
-                verdict.duplicated,
-                verdict.reordered,
-                verdict.foreign,
-                verdict.records,
-                verdict.batches,
-                verdict.unknown_present
-            );
-            verdict.passed() && acknowledged > 0
-        }
-    }
+    acknowledged
 }

@@ -22,6 +22,8 @@ pub struct Verdict {
     pub reordered: u64,
     /// Batches nobody sent or whose bytes changed.
     pub foreign: u64,
+    /// Batches of idempotent producers that were never acknowledged.
+    pub unsettled: u64,
     /// Unacknowledged batches that are in the log: allowed, counted.
     pub unknown_present: u64,
     /// The first faults in words.
@@ -31,10 +33,11 @@ pub struct Verdict {
 impl Verdict {
     /// True when nothing is wrong.
     pub fn passed(&self) -> bool {
-        (self.lost, self.duplicated, self.reordered, self.foreign) == (0, 0, 0, 0)
+        (self.lost, self.duplicated, self.reordered, self.foreign, self.unsettled) == (0, 0, 0, 0, 0)
     }
 
-    fn note(&mut self, text: String) {
+    /// Adds a fault in words, up to twenty.
+    pub fn note(&mut self, text: String) {
         if self.notes.len() < 20 {
             self.notes.push(text);
         }
@@ -42,7 +45,7 @@ impl Verdict {
 }
 
 /// Where each batch (producer, number) of one partition was found.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Found {
     places: BTreeMap<(u32, u64), (i64, u32)>,
     last: BTreeMap<u32, u64>,
@@ -94,9 +97,9 @@ impl Found {
         Ok(())
     }
 
-    /// Holds one producer's ledger against what was found.
-    pub fn judge(&self, producer: u32, ledger: &[Entry], verdict: &mut Verdict) {
-        for (number, entry) in ledger.iter().enumerate() {
+    /// Holds one producer's ledger against what was found, from batch number `from` on.
+    pub fn judge(&self, producer: u32, ledger: &[Entry], from: usize, verdict: &mut Verdict) {
+        for (number, entry) in ledger.iter().enumerate().skip(from) {
             let place = self.places.get(&(producer, number as u64));
             match (entry.fate, place) {
                 (Fate::Acknowledged(offset), Some(&(at, records)))
@@ -112,41 +115,59 @@ impl Found {
                 (_, None) => {}
             }
         }
-        let strangers =
-            self.places.keys().filter(|(id, number)| *id == producer && *number >= ledger.len() as u64);
-        verdict.foreign += strangers.count() as u64;
     }
-}
 
-/// Reads one partition from offset 0 to its high watermark.
-pub fn read_back(bootstrap: &str, topic: &str, partition: i32, verdict: &mut Verdict) -> Outcome<Found> {
-    let leaders = client::leaders(bootstrap, topic, Duration::from_secs(30))?;
-    let leader = leaders.get(partition as usize).ok_or("the partition is gone")?;
-    let mut client = Client::connect(leader, Duration::from_secs(30))?;
-    let mut found = Found::default();
-    let mut progress = Instant::now();
-    loop {
-        let offset = found.next_offset;
-        let fetched = client.fetch(topic, partition, offset, 4 << 20)?;
-        if fetched.error != 0 {
-            return Err(format!("Fetch of {topic}-{partition} at {offset}: error code {}", fetched.error));
-        }
-        let mut rest = fetched.records;
-        while let Some(batch) =
-            batch::take(&mut rest).map_err(|error| format!("{topic}-{partition}: {error}"))?
+    /// Counts batches that `producer` never sent; right only when its ledger grows no more.
+    pub fn strangers(&self, producer: u32, ledger: &[Entry], verdict: &mut Verdict) {
+        let end = ledger.len() as u64;
+        for (number, place) in
+            self.places.iter().filter(|((id, number), _)| *id == producer && *number >= end)
         {
-            found.add(partition, &batch, verdict)?;
+            verdict.foreign += 1;
+            verdict.note(format!("producer {producer} never sent batch {} at {place:?}", number.1));
         }
-        if found.next_offset >= fetched.high_watermark {
-            return Ok(found);
-        }
-        if found.next_offset > offset {
-            progress = Instant::now();
-        } else if progress.elapsed() > Duration::from_secs(10) {
-            return Err(format!(
-                "{topic}-{partition}: no batch at offset {offset} although the high watermark is {}",
-                fetched.high_watermark
-            ));
+    }
+
+    /// Reads on to the high watermark, checking every batch.
+    pub fn read_on(
+        &mut self,
+        bootstrap: &str,
+        topic: &str,
+        partition: i32,
+        verdict: &mut Verdict,
+    ) -> Outcome<()> {
+        let leaders = client::leaders(bootstrap, topic, Duration::from_secs(30))?;
+        let leader = leaders.get(partition as usize).ok_or("the partition is gone")?;
+        let mut client = Client::connect(leader, Duration::from_secs(30))?;
+        let mut progress = Instant::now();
+        let mut end = None;
+        loop {
+            let offset = self.next_offset;
+            let fetched = client.fetch(topic, partition, offset, 4 << 20)?;
+            if fetched.error != 0 {
+                return Err(format!(
+                    "Fetch of {topic}-{partition} at {offset}: error code {}",
+                    fetched.error
+                ));
+            }
+            // What producers append meanwhile is for the next time.
+            let end = *end.get_or_insert(fetched.high_watermark);
+            let mut rest = fetched.records;
+            while let Some(batch) =
+                batch::take(&mut rest).map_err(|error| format!("{topic}-{partition}: {error}"))?
+            {
+                self.add(partition, &batch, verdict)?;
+            }
+            if self.next_offset >= end {
+                return Ok(());
+            }
+            if self.next_offset > offset {
+                progress = Instant::now();
+            } else if progress.elapsed() > Duration::from_secs(10) {
+                return Err(format!(
+                    "{topic}-{partition}: no batch at offset {offset} although the high watermark is {end}"
+                ));
+            }
         }
     }
 }
@@ -180,8 +201,8 @@ mod tests {
         let (found, mut verdict, result) = log(&[(1, 0, 3), (2, 0, 2), (1, 2, 1)]);
         result.unwrap();
         let unknown = Entry { records: 9, fate: Fate::Unknown };
-        found.judge(1, &[acknowledged(0, 3), unknown, unknown], &mut verdict);
-        found.judge(2, &[acknowledged(3, 2)], &mut verdict);
+        found.judge(1, &[acknowledged(0, 3), unknown, unknown], 0, &mut verdict);
+        found.judge(2, &[acknowledged(3, 2)], 0, &mut verdict);
         assert!(verdict.passed());
         assert_eq!((verdict.records, verdict.unknown_present), (6, 1));
     }
@@ -189,17 +210,18 @@ mod tests {
     #[test]
     fn each_fault_is_found() {
         let (found, mut verdict, _) = log(&[(1, 0, 3)]);
-        found.judge(1, &[acknowledged(0, 3), acknowledged(3, 4)], &mut verdict);
+        found.judge(1, &[acknowledged(0, 3), acknowledged(3, 4)], 0, &mut verdict);
         assert_eq!(verdict.lost, 4);
         let (found, mut verdict, _) = log(&[(1, 0, 3)]);
-        found.judge(1, &[acknowledged(5, 3)], &mut verdict);
+        found.judge(1, &[acknowledged(5, 3)], 0, &mut verdict);
         assert_eq!(verdict.lost, 3);
         let (_, verdict, _) = log(&[(1, 0, 3), (1, 0, 3)]);
         assert_eq!((verdict.duplicated, verdict.reordered), (3, 1));
         let (_, verdict, _) = log(&[(1, 1, 1), (1, 0, 1)]);
         assert_eq!((verdict.duplicated, verdict.reordered), (0, 1));
         let (found, mut verdict, _) = log(&[(1, 7, 1)]);
-        found.judge(1, &[acknowledged(0, 1)], &mut verdict);
+        found.judge(1, &[acknowledged(0, 1)], 0, &mut verdict);
+        found.strangers(1, &[acknowledged(0, 1)], &mut verdict);
         assert!(verdict.foreign == 1 && verdict.lost == 1 && !verdict.passed());
     }
 }

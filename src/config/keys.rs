@@ -218,6 +218,7 @@ pub const KEYS: &[Key] = &[
         Ok(())
     }),
     number!("pelton.journal.writes.in.flight", broker.journal_writes_in_flight, 1..=32),
+    number!("pelton.direct.bytes", broker.direct_bytes, 4096..=(1 << 40)),
     number!("pelton.tail.bytes", broker.tail_bytes, MIB..=(1 << 40)),
     number!("pelton.spin.us", broker.spin_us, 0..=1_000_000),
     key("pelton.fetch.splice", |config, value| {

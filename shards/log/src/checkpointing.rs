@@ -20,7 +20,7 @@ const LAST_INDEXES_IN_FLIGHT: usize = 64;
 /// A checkpoint on its way.
 #[derive(Debug)]
 pub(crate) struct Underway {
-    bytes: Bytes,
+    checkpoint: Box<Checkpoint>,
     start: (u64, u64),
     /// Written only when the journal is flushed up to here.
     gate: u64,
@@ -94,28 +94,31 @@ impl Storage {
             incarnation: self.checkpointing.incarnation,
             start_sequence: start.0,
             start_position: start.1,
-            durable_upto: self.journal.flushed(),
+            durable_upto: 0,
             clean,
             partitions: partitions.collect(),
             doomed: self.doomed.to_data(),
             metadata: snapshots.metadata(),
         };
-        let bytes = checkpoint.encode();
-        self.checkpointing.underway = Some(Underway { bytes, start, gate, clean, in_flight: false });
+        let checkpoint = Box::new(checkpoint);
+        self.checkpointing.underway = Some(Underway { checkpoint, start, gate, clean, in_flight: false });
     }
 
     fn write_checkpoint(&mut self, out: &mut Vec<DiskEffect>) {
         // If the next group finds no room, the gate would wait for the room this checkpoint makes. What its snapshots
         // know too much is then cut by recovery.
         let stuck = !self.journal.fits(0) && self.journal_writes == 0;
+        let reachable = if stuck { self.journal.last_sealed() } else { u64::MAX };
         let flushed = self.journal.flushed();
         let slot = ((self.checkpointing.generation + 1) % 2) as u8;
         let Some(underway) = &mut self.checkpointing.underway else { return };
-        if underway.in_flight || (flushed < underway.gate && !stuck) {
+        if underway.in_flight || flushed < underway.gate.min(reachable) {
             return;
         }
         underway.in_flight = true;
-        let bytes = underway.bytes.clone();
+        // As of now: what the gate waited for counts. A partition that is not listed any more has its batches proven.
+        underway.checkpoint.durable_upto = flushed;
+        let bytes = underway.checkpoint.encode();
         let ticket = self.ticket(Op::Checkpoint);
         out.push(DiskEffect::CheckpointWrite { ticket, slot, bytes });
     }

@@ -121,14 +121,21 @@ impl Storage {
         }
     }
 
-    /// A failed cut is no harm: nothing reads behind the last batch.
+    /// A failed cut is no harm: nothing reads behind the last batch. What a direct batch took along may not be flushed yet
+    /// and so come to be cut by recovery: then an index would name what is no more, so it is left to be rebuilt.
     pub(crate) fn handle_truncate(
         &mut self,
         slot: PartitionSlot,
         base_offset: Offset,
         out: &mut Vec<DiskEffect>,
     ) {
-        self.write_index(slot, base_offset, out);
+        let found = self.partition(slot).and_then(|p| Some((p.flushed_end, p.segment(base_offset)?)));
+        match found {
+            Some((flushed_end, segment)) if segment.end_offset <= flushed_end => {
+                self.write_index(slot, base_offset, out);
+            }
+            _ => self.end_file_op(slot, base_offset),
+        }
     }
 
     /// Writes the index file of a segment; its file operation is already counted.
@@ -169,7 +176,18 @@ impl Storage {
     /// Forgets a partition at once and removes its files after `file.delete.delay.ms`.
     pub fn remove_partition(&mut self, now: Now, slot: PartitionSlot) {
         let delay_ms = self.partition(slot).map_or(0, |partition| partition.config.file_delete_delay_ms);
-        self.drop_partition(slot, now.after_ms(delay_ms));
+        let due_ns = now.after_ms(delay_ms);
+        match self.partition_mut(slot) {
+            // Its groups may be acknowledged when what goes straight to segments is there, and not without: recovery
+            // would find it missing and cut them away. Let it arrive; meanwhile nothing else of the partition is kept.
+            Some(partition) if partition.direct_left > 0 => {
+                partition.removed_at_ns = Some(due_ns);
+                let (key, log_end) = (partition.key, partition.log_end);
+                self.by_key.remove(&key);
+                self.drop_segments_below(now, slot, log_end);
+            }
+            _ => self.drop_partition(slot, due_ns),
+        }
     }
 
     /// Removes the partitions, recovered or open, that `wanted` does not want, without delay. Says how many.
@@ -182,16 +200,19 @@ impl Storage {
         unwanted.len()
     }
 
-    fn drop_partition(&mut self, slot: PartitionSlot, due_ns: u64) {
+    pub(crate) fn drop_partition(&mut self, slot: PartitionSlot, due_ns: u64) {
         let Some(partition) = self.partitions.get_mut(slot.0 as usize).and_then(Option::take) else { return };
-        self.by_key.remove(&partition.key);
+        if self.by_key.get(&partition.key) == Some(&slot) {
+            self.by_key.remove(&partition.key);
+        }
         self.ready.remove(&slot);
         let generation = self.checkpointing.next_to_be_made();
         for segment in &partition.segments {
             self.doomed.add(slot, partition.key, segment.base_offset, due_ns, generation);
         }
+        self.direct_left -= partition.direct_left;
         for batch in partition.tail.iter().skip(partition.first_unlaid()) {
-            self.journal.batch_laid(batch.sequence);
+            self.journal.batch_laid(batch.sequence, batch.direct.is_some());
         }
         self.checkpointing.wanted = true;
     }
@@ -208,8 +229,13 @@ impl Storage {
     }
 
     fn drop_segments_below_start(&mut self, now: Now, slot: PartitionSlot) {
+        let Some(start) = self.partition(slot).map(|partition| partition.log_start) else { return };
+        self.drop_segments_below(now, slot, start);
+    }
+
+    fn drop_segments_below(&mut self, now: Now, slot: PartitionSlot, start: Offset) {
         let Some(partition) = self.partition_mut(slot) else { return };
-        let (key, start) = (partition.key, partition.log_start);
+        let key = partition.key;
         let due_ns = now.after_ms(partition.config.file_delete_delay_ms);
         let sealed = partition.segments.len().saturating_sub(1);
         let below =

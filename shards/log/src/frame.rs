@@ -4,7 +4,7 @@
 //! frame  = header 64 bytes | entries | zeros up to whole blocks           (numbers little-endian)
 //! header = magic 8 | crc32c 4 of all that follows up to the last entry | version 2 | 2 zeros | body length 4
 //!          | entry count 4 | incarnation 8 | sequence 8 | durable_upto 8 | 16 zeros
-//! entry  = kind 1 | 3 zeros | payload length 4 | partition 4 | 4 zeros | topic id 16 | value 8 | payload | zeros up to 8
+//! entry  = kind 1 | flags 1 | 2 zeros | payload length 4 | partition 4 | 4 zeros | topic id 16 | value 8 | payload | zeros up to 8
 //! ```
 
 use bytes::Bytes;
@@ -18,11 +18,16 @@ pub const HEADER_BYTES: usize = 64;
 /// Bytes in front of an entry's payload.
 pub const ENTRY_BYTES: usize = 40;
 const MAGIC: [u8; 8] = *b"PLTNJRN\n";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+
+/// Flag of an entry: a new segment begins with its first batch.
+pub const BEGINS_SEGMENT: u8 = 1;
+/// Flag of an entry: its partition was gone when the group was sealed.
+pub const VOID: u8 = 2;
+
 const CRC_FROM: usize = 12;
 
-/// What an entry is. Numbers are on disk: never reuse one. 5 is kept for "direct": batches that went straight to the
-/// segment and of which the journal has only the fact.
+/// What an entry is. Numbers are on disk: never reuse one (4 was used before version 2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EntryKind {
     /// Record batches of a partition; value = base offset of the first.
@@ -31,13 +36,13 @@ pub enum EntryKind {
     Metadata = 2,
     /// The partition's log start offset is now `value`.
     LogStartOffset = 3,
-    /// The partition's active segment ends; the next begins at offset `value`.
-    Roll = 4,
+    /// A batch that went straight to its segment: the payload is its header only; value = its base offset.
+    Direct = 5,
 }
 
 impl EntryKind {
     fn from_number(number: u8) -> Option<EntryKind> {
-        [EntryKind::Batches, EntryKind::Metadata, EntryKind::LogStartOffset, EntryKind::Roll]
+        [EntryKind::Batches, EntryKind::Metadata, EntryKind::LogStartOffset, EntryKind::Direct]
             .into_iter()
             .find(|kind| *kind as u8 == number)
     }
@@ -70,12 +75,26 @@ impl FrameHeader {
 pub struct Entry {
     /// What it is.
     pub kind: EntryKind,
+    /// [`BEGINS_SEGMENT`], [`VOID`].
+    pub flags: u8,
     /// The partition it is about (nil for metadata).
     pub key: PartitionKey,
     /// An offset; see the kinds.
     pub value: Offset,
     /// Its bytes, a slice of the frame.
     pub payload: Bytes,
+}
+
+impl Entry {
+    /// Its partition was gone when it was written.
+    pub fn is_void(&self) -> bool {
+        self.flags & VOID != 0
+    }
+
+    /// A new segment begins with its first batch.
+    pub fn begins_segment(&self) -> bool {
+        self.flags & BEGINS_SEGMENT != 0
+    }
 }
 
 /// The partition of entries that are about none.
@@ -111,6 +130,7 @@ impl FrameBuilder {
     pub fn push(
         &mut self,
         kind: EntryKind,
+        flags: u8,
         key: PartitionKey,
         value: Offset,
         payload: &[u8],
@@ -119,7 +139,7 @@ impl FrameBuilder {
         let payload_at = from + ENTRY_BYTES;
         self.entry_count += 1;
         let mut head = [0; ENTRY_BYTES];
-        head[0] = kind as u8;
+        (head[0], head[1]) = (kind as u8, flags);
         head[4..8].copy_from_slice(&(payload.len() as u32).to_le_bytes());
         head[8..12].copy_from_slice(&key.partition.to_le_bytes());
         head[16..32].copy_from_slice(key.topic_id.0.as_bytes());
@@ -200,6 +220,7 @@ pub fn entries(journal: &Bytes, position: usize, header: &FrameHeader) -> Option
         let topic_id = TopicId(Uuid::from_slice(&fixed[16..32]).ok()?);
         found.push(Entry {
             kind: EntryKind::from_number(fixed[0])?,
+            flags: fixed[1],
             key: PartitionKey { topic_id, partition: u32_at(fixed, 8) as i32 },
             value: Offset(u64_at(fixed, 32) as i64),
             payload: journal.slice(payload_at..payload_end),
@@ -216,10 +237,10 @@ mod tests {
     fn sample() -> Bytes {
         let key = PartitionKey { topic_id: TopicId(Uuid::from_u128(7)), partition: 3 };
         let mut builder = FrameBuilder::new(entry_length(5) + entry_length(0));
-        let (at, payload) = builder.push(EntryKind::Batches, key, Offset(42), b"hello");
+        let (at, payload) = builder.push(EntryKind::Batches, BEGINS_SEGMENT, key, Offset(42), b"hello");
         assert_eq!(at, HEADER_BYTES + ENTRY_BYTES);
         payload[0] = b'J';
-        builder.push(EntryKind::LogStartOffset, key, Offset(9), b"");
+        builder.push(EntryKind::LogStartOffset, 0, key, Offset(9), b"");
         builder.finish(11, 12, 10)
     }
 

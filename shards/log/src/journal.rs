@@ -11,6 +11,8 @@ use std::collections::{BTreeSet, VecDeque};
 use bytes::Bytes;
 use pelton_model::{LeaderEpoch, Offset, PartitionKey};
 
+use pelton_wire::record_batch;
+
 use crate::frame;
 use crate::frame::EntryKind;
 use crate::types::{CommitPoint, PartitionSlot};
@@ -35,6 +37,16 @@ pub struct Pending {
     pub leader_epoch: LeaderEpoch,
     /// Time to stamp batches with, milliseconds.
     pub log_append_time_ms: Option<i64>,
+    /// Only the batch's header goes into the group, the batch straight to its segment.
+    pub direct: bool,
+}
+
+impl Pending {
+    /// Bytes it takes in a frame.
+    pub fn entry_length(&self) -> usize {
+        let payload = if self.direct { record_batch::HEADER_BYTES } else { self.payload.len() };
+        frame::entry_length(payload)
+    }
 }
 
 /// A group that is still taking changes.
@@ -44,6 +56,8 @@ pub struct Forming {
     pub sequence: u64,
     /// Bytes of its entries.
     pub body_length: usize,
+    /// Bytes of its batches that go straight to segments.
+    pub direct_bytes: usize,
     /// Its changes.
     pub entries: Vec<Pending>,
     /// It must be on stable storage before anything in it is acknowledged.
@@ -78,6 +92,10 @@ pub struct Group {
     pub completion: u64,
     /// Batches of it that are not on stable storage in a segment.
     pub unlaid: usize,
+    /// Of these, batches that went straight there: the group is neither written nor flushed before they are.
+    pub direct_left: usize,
+    /// Bytes of its frame and of its direct batches.
+    pub memory_bytes: usize,
     /// Its buffer is in memory for reads and lay-down.
     pub resident: bool,
     /// Partitions it moved, with the end it moved them to.
@@ -173,12 +191,14 @@ impl Journal {
 
     /// Changes not sealed yet, bytes.
     pub fn forming_bytes(&self) -> usize {
-        self.forming.iter().map(|group| group.body_length).sum()
+        self.forming.iter().map(|group| group.body_length + group.direct_bytes).sum()
     }
 
-    /// When something must be flushed at the latest, monotonic nanoseconds.
+    /// When something must be flushed at the latest, monotonic nanoseconds; none while what comes first waits for a write
+    /// and not for a flush.
     pub fn flush_due_ns(&self) -> Option<u64> {
-        self.flush_due_ns
+        let first = group_of(&self.groups, self.flushed + 1)?;
+        self.flush_due_ns.filter(|_| first.state == GroupState::Written)
     }
 
     /// Bytes between the start and the head.
@@ -193,15 +213,19 @@ impl Journal {
 
     /// Adds a change to the group that is forming, or begins another if it is large enough.
     pub fn push(&mut self, pending: Pending, sync: bool, flush_ms: i64) -> CommitPoint {
-        let length = frame::entry_length(pending.payload.len());
-        let full = self.forming.back().is_none_or(|group| group.body_length + length > self.group_bytes);
-        if full {
+        let length = pending.entry_length();
+        let direct_bytes = if pending.direct { pending.payload.len() } else { 0 };
+        let size = |group: &Forming| group.body_length + group.direct_bytes + length + direct_bytes;
+        if self.forming.back().is_none_or(|group| size(group) > self.group_bytes) {
             let sequence = self.last_sequence() + 1;
             let (entries, flush_ms) = (Vec::new(), i64::MAX);
-            self.forming.push_back(Forming { sequence, body_length: 0, entries, sync: false, flush_ms });
+            let forming =
+                Forming { sequence, body_length: 0, direct_bytes: 0, entries, sync: false, flush_ms };
+            self.forming.push_back(forming);
         }
         let Some(group) = self.forming.back_mut() else { return CommitPoint(self.last_sequence()) };
         group.body_length += length;
+        group.direct_bytes += direct_bytes;
         group.sync |= sync;
         group.flush_ms = group.flush_ms.min(flush_ms);
         group.entries.push(pending);
@@ -255,8 +279,8 @@ impl Journal {
         self.head = group.position + group.length as u64;
         self.next_seal = group.sequence + 1;
         if group.resident {
-            self.resident_bytes += group.length;
-            self.pinned_bytes += group.length;
+            self.resident_bytes += group.memory_bytes;
+            self.pinned_bytes += group.memory_bytes;
         }
         self.flush_due_ns = [self.flush_due_ns, group.flush_due_ns].into_iter().flatten().min();
         self.groups.push_back(group);
@@ -299,6 +323,7 @@ impl Journal {
     pub fn advance(&mut self, mut written: impl FnMut(&Group), mut flushed: impl FnMut(&Group)) {
         while let Some(group) = group_of(&self.groups, self.written + 1)
             && group.state >= GroupState::Written
+            && group.direct_left == 0
         {
             written(group);
             self.written += 1;
@@ -306,6 +331,7 @@ impl Journal {
         let before = self.flushed;
         while let Some(group) = group_of(&self.groups, self.flushed + 1)
             && group.state == GroupState::Flushed
+            && group.direct_left == 0
         {
             flushed(group);
             self.flushed += 1;
@@ -328,12 +354,14 @@ impl Journal {
             && group_of(&self.groups, next).is_some_and(|group| group.state == GroupState::Written)
     }
 
-    /// One batch of the group is now in a segment, on stable storage (or its partition is gone).
-    pub fn batch_laid(&mut self, sequence: u64) {
+    /// One batch of the group is now in a segment, on stable storage (or its partition is gone). `direct`: the group has
+    /// waited for it.
+    pub fn batch_laid(&mut self, sequence: u64, direct: bool) {
         let Some(group) = self.group_mut(sequence) else { return };
         group.unlaid = group.unlaid.saturating_sub(1);
+        group.direct_left = group.direct_left.saturating_sub(usize::from(direct));
         if group.unlaid == 0 && group.resident {
-            let length = group.length;
+            let length = group.memory_bytes;
             self.pinned_bytes = self.pinned_bytes.saturating_sub(length);
         }
     }
@@ -383,7 +411,7 @@ impl Journal {
             }
             let was_resident = std::mem::replace(&mut group.resident, false);
             let slots = group.ends.iter().map(|(slot, _)| *slot).collect();
-            let length = group.length;
+            let length = group.memory_bytes;
             self.evict_next += 1;
             if was_resident {
                 self.resident_bytes -= length;
@@ -416,8 +444,8 @@ impl Journal {
             self.evict_next = group.sequence;
         }
         if group.resident {
-            self.resident_bytes += group.length;
-            self.pinned_bytes += group.length;
+            self.resident_bytes += group.memory_bytes;
+            self.pinned_bytes += group.memory_bytes;
         }
         self.groups.push_back(group);
     }

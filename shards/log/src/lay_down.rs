@@ -1,10 +1,13 @@
 //! Lays batches down: moves them from a partition's tail to the end of its active segment with large writes, each
-//! followed by a sync. Only then are they in the segment as far as anyone else is told. Decides when, and when a new
-//! segment begins.
+//! followed by a sync. Only then are they in the segment as far as anyone else is told. Decides when; where they go was
+//! decided when they were sealed, so that a crash repeats it.
 //!
 //! The last block of a segment is usually unfinished: it is kept in memory and written again with the same bytes and more
-//! behind them, so that every write is whole blocks and no byte of log ever changes. For the same reason only what is
-//! flushed is laid down, whatever the topic's durability.
+//! behind them, so that every write is whole blocks and no byte of log that was acknowledged ever changes. For the same
+//! reason only what is flushed is laid down, whatever the topic's durability; but a direct batch cannot be flushed before
+//! it is laid down, and takes what is before it along.
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use pelton_model::limits::BLOCK_BYTES;
@@ -12,12 +15,11 @@ use pelton_model::{AlignedBuffer, Now, Offset};
 use pelton_wire::record_batch;
 
 use crate::disk::{DiskEffect, DiskError, FileKind};
-use crate::frame::EntryKind;
 use crate::partition::{Laying, PartitionLog, TailBatch};
 use crate::sabotage::Sabotage;
-use crate::segment::{BatchFact, RollState, Segment};
+use crate::segment::{BatchFact, Segment};
 use crate::storage::{Op, Phase, Storage};
-use crate::types::{Health, PartitionSlot};
+use crate::types::{Health, PartitionSlot, Progress};
 
 /// Groups looked at, from the oldest, when room is needed.
 const OLDEST_GROUPS: usize = 64;
@@ -70,7 +72,7 @@ impl Storage {
         if partition.laying.is_some() || partition.reading_partial {
             return;
         }
-        let Some(plan) = plan(partition, flushed, write_bytes, now.wall_ms) else {
+        let Some(plan) = plan(partition, flushed, write_bytes) else {
             // Unflushed data could be lost by the journal after all, and other data come to its place in the segment.
             return self.journal.want_sync(written);
         };
@@ -94,13 +96,11 @@ impl Storage {
         };
         let batches: Vec<TailBatch> = partition.tail.range(plan.from..plan.to).cloned().collect();
         let spoil = self.config.sabotaged(Sabotage::ReuseBufferEarly);
-        let (bytes, partial) = write_of(&partial, &batches, spoil);
+        let (mut writes, partial) = writes_of(position, partial, &batches, spoil);
+        let Some((position, bytes)) = writes.pop_front() else { return };
         if let Some(partition) = self.partition_mut(slot) {
-            partition.laying = Some(Laying {
-                sequences: batches.iter().map(|batch| batch.sequence).collect(),
-                batches: batches.iter().map(|batch| batch.fact).collect(),
-                partial,
-            });
+            let laid = |batch: &TailBatch| (batch.fact, batch.sequence, batch.direct.is_some());
+            partition.laying = Some(Laying { batches: batches.iter().map(laid).collect(), writes, partial });
         }
         let ticket = self.ticket(Op::LayWrite(slot, base));
         out.push(DiskEffect::SegmentWrite { ticket, file, position, bytes });
@@ -113,10 +113,7 @@ impl Storage {
         let sealed = partition.segments.last().map(|segment| segment.base_offset);
         partition.segments.push(Segment::new(first, now.wall_ms));
         partition.partial = Some(Vec::new());
-        let key = partition.key;
         if let Some(sealed) = sealed {
-            // After a crash the same data must go to the same files, whatever the clock and the settings say then.
-            self.push_fact(EntryKind::Roll, Some(slot), key, first, Bytes::new(), false);
             self.seal_segment(slot, sealed, out);
         }
     }
@@ -161,10 +158,21 @@ impl Storage {
         result: Result<Bytes, DiskError>,
         out: &mut Vec<DiskEffect>,
     ) {
-        let file = self
-            .partition(slot)
-            .and_then(|p| p.segments.last().map(|active| active.file(p.key, FileKind::Log)));
+        let mut next = None;
+        let file = self.partition_mut(slot).and_then(|p| {
+            next = p.laying.as_mut().and_then(|laying| laying.writes.pop_front());
+            p.segments.last().map(|active| active.file(p.key, FileKind::Log))
+        });
         match (result, file) {
+            (Ok(_), Some(file)) if next.is_some() => {
+                let ticket = self.ticket(Op::LayWrite(slot, base));
+                out.extend(next.map(|(position, bytes)| DiskEffect::SegmentWrite {
+                    ticket,
+                    file,
+                    position,
+                    bytes,
+                }));
+            }
             (Ok(_), Some(file)) => {
                 let ticket = self.ticket(Op::LaySync(slot, base));
                 out.push(DiskEffect::SegmentSync { ticket, file });
@@ -182,6 +190,7 @@ impl Storage {
         slot: PartitionSlot,
         base: Offset,
         result: Result<Bytes, DiskError>,
+        progress: &mut Progress,
     ) {
         if let Err(error) = result {
             return self.abandon_lay_down(now, (slot, base), "a flush of a segment", &error);
@@ -190,13 +199,26 @@ impl Storage {
         let lay_down_bytes = self.config.lay_down_bytes as u64;
         let Some(partition) = self.partition_mut(slot) else { return };
         let Some(laying) = partition.laying.take() else { return };
-        settle(partition, &laying.batches);
+        for (fact, _, direct) in &laying.batches {
+            settle(partition, fact);
+            partition.direct_left -= usize::from(*direct);
+        }
         partition.partial = Some(laying.partial);
-        if partition.unlaid_bytes < lay_down_bytes {
+        let (direct_left, removed_at_ns) = (partition.direct_left, partition.removed_at_ns);
+        if partition.unlaid_bytes < lay_down_bytes && direct_left == 0 {
             self.ready.remove(&slot);
         }
-        for sequence in laying.sequences {
-            self.journal.batch_laid(sequence);
+        let mut awaited = false;
+        for (_, sequence, direct) in laying.batches {
+            awaited |= direct;
+            self.direct_left -= usize::from(direct);
+            self.journal.batch_laid(sequence, direct);
+        }
+        if awaited && self.phase != Phase::Failed {
+            self.advance(progress);
+        }
+        if let (0, Some(removed_at_ns)) = (direct_left, removed_at_ns) {
+            self.drop_partition(slot, removed_at_ns.max(now.monotonic_ns));
         }
         if matches!(self.health, Health::NoSpace(_)) {
             self.health = Health::Healthy;
@@ -223,33 +245,68 @@ impl Storage {
     }
 }
 
-/// Chooses what is laid down next: stable batches up to the size of a write, the end of the segment, or both.
-fn plan(partition: &PartitionLog, stable: u64, write_bytes: u64, wall_ms: i64) -> Option<Plan> {
+/// Chooses what is laid down next: stable batches, and all up to the last direct one, up to the size of a write, the end of
+/// the segment, or both.
+fn plan(partition: &PartitionLog, stable: u64, write_bytes: u64) -> Option<Plan> {
     let from = partition.first_unlaid();
-    let jitter = partition.jitter();
-    let mut state = partition.segments.last().map(RollState::of);
     let (mut to, mut length, mut roll) = (from, 0, false);
+    let mut direct_left = partition.direct_left;
     for batch in partition.tail.iter().skip(from) {
-        if batch.sequence > stable || (length > 0 && length + batch.fact.length > write_bytes) {
+        let too_long = length > 0 && length + batch.fact.length > write_bytes;
+        if too_long || (batch.sequence > stable && direct_left == 0) {
             break;
         }
-        let must_roll = partition.rolls.contains(&batch.fact.base_offset)
-            && state.is_some_and(|state| !state.is_empty())
-            || state.is_some_and(|state| state.must_roll(&batch.fact, &partition.config, jitter, wall_ms));
-        if must_roll && to > from {
-            break;
+        // A segment that has begun already is one whose first write failed.
+        let base_offset = batch.fact.base_offset;
+        if batch.begins_segment && partition.segments.last().is_some_and(|s| s.base_offset < base_offset) {
+            if to > from {
+                break;
+            }
+            roll = true;
         }
-        if must_roll || state.is_none() {
-            roll = must_roll;
-            state = Some(RollState::of(&Segment::new(batch.fact.base_offset, wall_ms)));
-        }
-        if let Some(state) = &mut state {
-            state.add(&batch.fact);
-        }
+        direct_left -= usize::from(batch.direct.is_some());
         length += batch.fact.length;
         to += 1;
     }
     (to > from).then_some(Plan { from, to, roll })
+}
+
+/// The writes that bring batches behind the unfinished block `partial` at `position`, to be made one after the other, and
+/// the block then unfinished. A direct batch was prepared when it was sealed, the others are copied together.
+fn writes_of(
+    mut position: u64,
+    mut partial: Vec<u8>,
+    batches: &[TailBatch],
+    spoil: bool,
+) -> (VecDeque<(u64, Bytes)>, Vec<u8>) {
+    let mut writes = VecDeque::new();
+    let mut rest = batches;
+    while !rest.is_empty() {
+        let image = image_of(&rest[0], partial.len()).filter(|_| !spoil);
+        let count = match image {
+            Some(_) => 1,
+            None => rest.iter().skip(1).take_while(|batch| batch.prepared().is_none()).count() + 1,
+        };
+        let length: u64 = rest[..count].iter().map(|batch| batch.fact.length).sum();
+        let end = position + partial.len() as u64 + length;
+        let (bytes, unfinished) = match image {
+            Some(image) => image,
+            None => write_of(&partial, &rest[..count], spoil),
+        };
+        writes.push_back((position, bytes));
+        (partial, rest) = (unfinished, &rest[count..]);
+        position = end - partial.len() as u64;
+    }
+    (writes, partial)
+}
+
+/// The write of a direct batch as it was prepared, if that was for this place; and the block then unfinished.
+fn image_of(batch: &TailBatch, unfinished: usize) -> Option<(Bytes, Vec<u8>)> {
+    let image = batch.prepared()?;
+    let end = unfinished + batch.bytes.len();
+    let whole = image.len() == AlignedBuffer::round_up(end);
+    (whole && image[unfinished..end].as_ptr() == batch.bytes.as_ptr())
+        .then(|| (image.clone(), image[end - end % BLOCK_BYTES..end].to_vec()))
 }
 
 /// The write: the unfinished block, the batches, zeros up to whole blocks; and the block then unfinished.
@@ -271,15 +328,12 @@ fn write_of(partial: &[u8], batches: &[TailBatch], spoil: bool) -> (Bytes, Vec<u
     (buffer.freeze(), rest)
 }
 
-/// The batches are in the active segment, on stable storage.
-fn settle(partition: &mut PartitionLog, batches: &[BatchFact]) {
+/// The batch is in the active segment, on stable storage.
+pub(crate) fn settle(partition: &mut PartitionLog, batch: &BatchFact) {
     let interval = partition.config.index_interval_bytes;
-    for batch in batches {
-        partition.rolls.remove(&batch.base_offset);
-        partition.laid_end = Offset(batch.last_offset.0 + 1);
-        partition.unlaid_bytes = partition.unlaid_bytes.saturating_sub(batch.length);
-        if let Some(active) = partition.segments.last_mut() {
-            active.add(batch, interval);
-        }
+    partition.laid_end = Offset(batch.last_offset.0 + 1);
+    partition.unlaid_bytes = partition.unlaid_bytes.saturating_sub(batch.length);
+    if let Some(active) = partition.segments.last_mut() {
+        active.add(batch, interval);
     }
 }

@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod checkpointing;
+mod direct;
 pub mod disk;
 mod files;
 mod frame;
@@ -22,6 +23,7 @@ pub mod sabotage;
 mod seal;
 mod segment;
 mod storage;
+mod stretch;
 mod types;
 
 #[cfg(test)]

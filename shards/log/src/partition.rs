@@ -6,13 +6,13 @@
 //!               tail.front (the tail may reach back into segments)
 //! ```
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use pelton_model::{Offset, PartitionKey, TopicConfig};
 
 use crate::disk::FileKind;
-use crate::segment::{BatchFact, Segment};
+use crate::segment::{BatchFact, RollState, Segment};
 use crate::types::ReadPlan;
 
 /// Places remembered where a reader stopped, per partition.
@@ -27,15 +27,34 @@ pub struct TailBatch {
     pub bytes: Bytes,
     /// Its group.
     pub sequence: u64,
+    /// A new segment begins with it.
+    pub begins_segment: bool,
+    /// Its group has only its header: it is stable when it is laid down.
+    pub direct: Option<Direct>,
+}
+
+impl TailBatch {
+    /// Its own write, if it has one.
+    pub fn prepared(&self) -> Option<&Bytes> {
+        self.direct.as_ref()?.image.as_ref()
+    }
+}
+
+/// A batch that goes straight to its segment.
+#[derive(Clone, Debug)]
+pub struct Direct {
+    /// The write that lays it down alone: what is before it in its first block, the batch, zeros up to whole blocks. None
+    /// if what is before it was not in memory.
+    pub image: Option<Bytes>,
 }
 
 /// A write to the active segment that is under way.
 #[derive(Debug)]
 pub struct Laying {
-    /// The batches in it.
-    pub batches: Vec<BatchFact>,
-    /// Their groups.
-    pub sequences: Vec<u64>,
+    /// The batches in it, their groups, and whether these wait for them.
+    pub batches: Vec<(BatchFact, u64, bool)>,
+    /// Writes still to be made, one after the other: they share blocks.
+    pub writes: VecDeque<(u64, Bytes)>,
     /// What will be the last, unfinished block.
     pub partial: Vec<u8>,
 }
@@ -77,8 +96,13 @@ pub struct PartitionLog {
     pub laying: Option<Laying>,
     /// A lay-down waits for the last block to be read.
     pub reading_partial: bool,
-    /// Offsets at which a segment begins, journaled before a crash.
-    pub rolls: BTreeSet<Offset>,
+    /// The segment that the next batch to be sealed goes to; none = it begins the first.
+    pub planned: Option<RollState>,
+    /// Batches of the tail that go straight to the segment and are not there yet.
+    pub direct_left: usize,
+    /// Deleted, but such batches are still on their way: removed when they have arrived, at this time at the earliest,
+    /// monotonic nanoseconds.
+    pub removed_at_ns: Option<u64>,
     /// Records appended since the last group that flushes (`flush.messages`).
     pub records_since_flush: i64,
     resume: VecDeque<Resume>,
@@ -101,7 +125,9 @@ impl PartitionLog {
             partial: Some(Vec::new()),
             laying: None,
             reading_partial: false,
-            rolls: BTreeSet::new(),
+            planned: None,
+            direct_left: 0,
+            removed_at_ns: None,
             records_since_flush: 0,
             resume: VecDeque::new(),
         }
@@ -119,9 +145,47 @@ impl PartitionLog {
         ((mixed >> 32) % 1000) as u32
     }
 
+    /// Gives the next stretch its place behind everything sealed so far: true if a new segment begins with it.
+    pub fn plan(&mut self, stretch: &BatchFact, wall_ms: i64) -> bool {
+        let jitter = self.jitter();
+        let begins =
+            self.planned.is_none_or(|planned| planned.must_roll(stretch, &self.config, jitter, wall_ms));
+        self.place(stretch, begins, wall_ms);
+        begins
+    }
+
+    /// Counts a stretch whose place was decided, now or in an earlier life.
+    pub fn place(&mut self, stretch: &BatchFact, begins: bool, wall_ms: i64) {
+        match &mut self.planned {
+            Some(planned) if !begins => planned.add(stretch),
+            planned => planned.insert(RollState::begin(stretch.base_offset, wall_ms)).add(stretch),
+        }
+    }
+
+    /// The last `count` bytes of log before the next batch to be sealed, if they are in memory. They do not reach back
+    /// beyond the block in which the active segment ends.
+    pub fn preceding(&self, count: usize) -> Option<Vec<u8>> {
+        let (mut bytes, mut left) = (vec![0; count], count);
+        for batch in self.tail.range(self.first_unlaid()..).rev() {
+            if left == 0 {
+                break;
+            }
+            let from = batch.bytes.len().saturating_sub(left);
+            let piece = &batch.bytes[from..];
+            left -= piece.len();
+            bytes[left..left + piece.len()].copy_from_slice(piece);
+        }
+        if left > 0 {
+            let partial = self.partial.as_ref()?;
+            bytes[..left].copy_from_slice(partial.get(partial.len().checked_sub(left)?..)?);
+        }
+        Some(bytes)
+    }
+
     /// Takes in a batch that was sealed into a group.
     pub fn push_tail(&mut self, batch: TailBatch) {
         self.unlaid_bytes += batch.fact.length;
+        self.direct_left += usize::from(batch.direct.is_some());
         self.tail.push_back(batch);
     }
 

@@ -7,6 +7,7 @@ use pelton_model::limits::BLOCK_BYTES;
 
 use crate::checkpoint::{Checkpoint, Slot};
 use crate::checkpointing::Checkpointing;
+use crate::direct::DirectBatches;
 use crate::frame::{self, FrameHeader};
 use crate::journal::Journal;
 use crate::replay;
@@ -26,7 +27,7 @@ pub(crate) struct Found {
     pub position: usize,
 }
 
-fn corrupt(cause: String) -> RecoveryError {
+pub(crate) fn corrupt(cause: String) -> RecoveryError {
     RecoveryError::Corrupt { cause, remedy: REMEDY.to_string() }
 }
 
@@ -47,6 +48,11 @@ pub(crate) fn recover(
         )));
     }
     let mut frames = follow(&config, &image.journal, &checkpoint);
+    let mut direct = DirectBatches::find(&checkpoint, &image, &frames)?;
+    if config.sabotaged(Sabotage::DirectNotVerified) {
+        direct = DirectBatches::unverified(frames.len());
+    }
+    frames.truncate(direct.frames);
     let next = checkpoint.start_sequence + frames.len() as u64;
     let end = frames
         .last()
@@ -67,7 +73,7 @@ pub(crate) fn recover(
         ..Checkpointing::default()
     };
     let mut storage = Storage::new(config, journal, checkpointing);
-    let mut recovered = replay::replay(&mut storage, now, *checkpoint, &image.journal, &frames)?;
+    let mut recovered = replay::replay(&mut storage, now, *checkpoint, &image.journal, &frames, direct)?;
     recovered.cut_bytes = cut_bytes;
     Ok((storage, recovered))
 }
@@ -98,7 +104,7 @@ fn newest_checkpoint(image: &DiskImage) -> Result<Option<Box<Checkpoint>>, Recov
     Ok(newest)
 }
 
-fn whole_frames(journal: &Bytes) -> impl Iterator<Item = Found> + '_ {
+pub(crate) fn whole_frames(journal: &Bytes) -> impl Iterator<Item = Found> + '_ {
     (0..journal.len()).step_by(BLOCK_BYTES).filter_map(|position| {
         let header = frame::peek(journal, position)?;
         Some(Found { header, position })

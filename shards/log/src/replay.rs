@@ -9,13 +9,15 @@ use pelton_model::{LeaderEpoch, Now, Offset, PartitionKey};
 use pelton_wire::record_batch;
 
 use crate::checkpoint::{Checkpoint, PartitionData};
+use crate::direct::DirectBatches;
 use crate::frame::{self, Entry, EntryKind};
 use crate::journal::{Group, GroupState};
-use crate::partition::PartitionLog;
-use crate::recovery::{Found, REMEDY};
-use crate::seal::batches_of;
-use crate::segment::Segment;
+use crate::lay_down::settle;
+use crate::partition::{PartitionLog, TailBatch};
+use crate::recovery::{Found, corrupt};
+use crate::segment::{BatchFact, RollState, Segment};
 use crate::storage::Storage;
+use crate::stretch::batches_of;
 use crate::types::{PartitionSlot, Recovered, RecoveredPartition, RecoveryError, ReplayedBatch};
 
 struct Replay<'a> {
@@ -23,10 +25,8 @@ struct Replay<'a> {
     snapshots: BTreeMap<PartitionSlot, Bytes>,
     replayed: BTreeMap<PartitionSlot, Vec<ReplayedBatch>>,
     recovered: Recovered,
-}
-
-fn corrupt(cause: String) -> RecoveryError {
-    RecoveryError::Corrupt { cause, remedy: REMEDY.to_string() }
+    direct: DirectBatches,
+    now: Now,
 }
 
 /// Builds partitions, tails and groups.
@@ -36,12 +36,15 @@ pub(crate) fn replay(
     checkpoint: Checkpoint,
     journal: &Bytes,
     frames: &[Found],
+    direct: DirectBatches,
 ) -> Result<Recovered, RecoveryError> {
     let mut replay = Replay {
         storage,
         snapshots: BTreeMap::new(),
         replayed: BTreeMap::new(),
         recovered: Recovered { clean: checkpoint.clean && frames.is_empty(), ..Recovered::default() },
+        direct,
+        now,
     };
     for row in &checkpoint.doomed {
         let topic_id = pelton_model::TopicId(uuid::Uuid::from_bytes(row.topic_id));
@@ -68,6 +71,7 @@ fn partition_of(data: &PartitionData) -> PartitionLog {
     if data.segment_bytes > 0 {
         partition.config.segment_bytes = data.segment_bytes;
     }
+    partition.planned = partition.segments.last().map(RollState::of);
     let active_length = partition.segments.last().map_or(0, |active| active.length);
     if !active_length.is_multiple_of(BLOCK_BYTES as u64) {
         partition.partial = None;
@@ -88,22 +92,21 @@ impl Replay<'_> {
             state: GroupState::Flushed,
             completion: 0,
             unlaid: 0,
+            direct_left: 0,
+            memory_bytes: found.header.frame_length(),
             resident: false,
             ends: Vec::new(),
             flush_due_ns: None,
         };
         for entry in &entries {
             match entry.kind {
+                EntryKind::Batches | EntryKind::Direct if entry.is_void() => {}
                 EntryKind::Batches => self.batches(entry, &mut group)?,
+                EntryKind::Direct => self.direct_batch(entry, &mut group)?,
                 EntryKind::Metadata => self.recovered.metadata_records.push(entry.payload.clone()),
                 EntryKind::LogStartOffset => {
                     if let Some(partition) = self.known(entry.key) {
                         partition.log_start = partition.log_start.max(entry.value.min(partition.log_end));
-                    }
-                }
-                EntryKind::Roll => {
-                    if let Some(partition) = self.known(entry.key) {
-                        partition.rolls.insert(entry.value);
                     }
                 }
             }
@@ -119,14 +122,18 @@ impl Replay<'_> {
         self.storage.partition_mut(slot)
     }
 
+    /// The slot of an entry's partition; none if it was deleted before the checkpoint: it is not in there and the entry is
+    /// not its beginning.
+    fn slot_of(&mut self, entry: &Entry) -> Option<PartitionSlot> {
+        match self.storage.by_key.get(&entry.key) {
+            Some(slot) => Some(*slot),
+            None if entry.value != Offset(0) => None,
+            None => Some(self.storage.insert(PartitionLog::new(entry.key, Offset(0)))),
+        }
+    }
+
     fn batches(&mut self, entry: &Entry, group: &mut Group) -> Result<(), RecoveryError> {
-        let slot = match self.storage.by_key.get(&entry.key) {
-            Some(slot) => *slot,
-            // Not in the checkpoint and not from its beginning: the partition was deleted before the checkpoint.
-            None if entry.value != Offset(0) => return Ok(()),
-            None => self.storage.insert(PartitionLog::new(entry.key, Offset(0))),
-        };
-        let Some(partition) = self.storage.partition_mut(slot) else { return Ok(()) };
+        let Some(slot) = self.slot_of(entry) else { return Ok(()) };
         let batches = batches_of(&entry.payload, group.sequence);
         let length: u64 = batches.iter().map(|batch| batch.fact.length).sum();
         let begins = batches.first().is_some_and(|batch| batch.fact.base_offset == entry.value);
@@ -135,28 +142,106 @@ impl Replay<'_> {
             let (key, sequence) = (entry.key, group.sequence);
             return Err(corrupt(format!("the batches of {key} in journal group {sequence} do not parse")));
         }
-        let facts = self.replayed.entry(slot).or_default();
-        for batch in batches {
+        for (index, mut batch) in batches.into_iter().enumerate() {
             self.recovered.batches += 1;
-            facts.extend(fact_of(&batch.bytes));
-            let (base, last) = (batch.fact.base_offset, batch.fact.last_offset);
-            if last < partition.laid_end {
-                continue;
+            self.replayed.entry(slot).or_default().extend(fact_of(&batch.bytes));
+            batch.begins_segment = index == 0 && entry.begins_segment();
+            if self.extend(slot, &batch.fact, batch.begins_segment, group)? {
+                self.push(slot, batch, group);
             }
-            if base != partition.log_end {
-                return Err(corrupt(format!(
-                    "{} ends at offset {}, but journal group {} goes on at {}",
-                    entry.key, partition.log_end.0, group.sequence, base.0
-                )));
-            }
-            let end = Offset(last.0 + 1);
-            // Not flushed_end: what was found may be in the drive's cache only, until it is laid down and synced.
-            (partition.log_end, partition.written_end) = (end, end);
-            partition.push_tail(batch);
-            group.ends.push((slot, end));
-            group.unlaid += 1;
         }
         Ok(())
+    }
+
+    /// Moves a partition's end over a batch; false if its segments have the batch by the checkpoint.
+    fn extend(
+        &mut self,
+        slot: PartitionSlot,
+        fact: &BatchFact,
+        begins: bool,
+        group: &mut Group,
+    ) -> Result<bool, RecoveryError> {
+        let wall_ms = self.now.wall_ms;
+        let Some(partition) = self.storage.partition_mut(slot) else { return Ok(false) };
+        if fact.last_offset < partition.laid_end {
+            return Ok(false);
+        }
+        if fact.base_offset != partition.log_end {
+            return Err(corrupt(format!(
+                "{} ends at offset {}, but journal group {} goes on at {}",
+                partition.key, partition.log_end.0, group.sequence, fact.base_offset.0
+            )));
+        }
+        let end = Offset(fact.last_offset.0 + 1);
+        // Not flushed_end: what was found may be in the drive's cache only, until it is laid down and synced.
+        (partition.log_end, partition.written_end) = (end, end);
+        partition.place(fact, begins, wall_ms);
+        group.ends.push((slot, end));
+        Ok(true)
+    }
+
+    fn push(&mut self, slot: PartitionSlot, batch: TailBatch, group: &mut Group) {
+        if let Some(partition) = self.storage.partition_mut(slot) {
+            partition.push_tail(batch);
+            group.unlaid += 1;
+        }
+    }
+
+    /// A batch that went straight to its segment. If nothing proves that it is on stable storage there, it was read and is
+    /// laid down once more, to the same place; otherwise it is there, and all that is before it.
+    fn direct_batch(&mut self, entry: &Entry, group: &mut Group) -> Result<(), RecoveryError> {
+        let Some(slot) = self.slot_of(entry) else { return Ok(()) };
+        let Some(info) = record_batch::peek(&entry.payload).filter(|info| info.base_offset == entry.value.0)
+        else {
+            let (key, sequence) = (entry.key, group.sequence);
+            return Err(corrupt(format!("the header of {key} in journal group {sequence} does not parse")));
+        };
+        self.recovered.batches += 1;
+        self.replayed.entry(slot).or_default().extend(fact_of(&entry.payload));
+        let fact = BatchFact {
+            base_offset: entry.value,
+            last_offset: Offset(info.last_offset()),
+            length: info.size_bytes as u64,
+            max_timestamp_ms: info.max_timestamp,
+        };
+        let begins_segment = entry.begins_segment();
+        if !self.extend(slot, &fact, begins_segment, group)? {
+            return Ok(());
+        }
+        let sequence = group.sequence;
+        match self.direct.take(sequence, entry) {
+            Some(bytes) => {
+                group.memory_bytes += bytes.len();
+                let batch = TailBatch { fact, bytes, sequence, begins_segment, direct: None };
+                self.push(slot, batch, group);
+            }
+            None => self.settle_up_to(slot, &fact, begins_segment, group),
+        }
+        Ok(())
+    }
+
+    /// The segments have everything up to this batch.
+    fn settle_up_to(&mut self, slot: PartitionSlot, fact: &BatchFact, begins: bool, group: &mut Group) {
+        let wall_ms = self.now.wall_ms;
+        let Some(partition) = self.storage.partition_mut(slot) else { return };
+        let tail = std::mem::take(&mut partition.tail);
+        let facts = tail.iter().map(|batch| (&batch.fact, batch.begins_segment));
+        partition.unlaid_bytes += fact.length;
+        for (fact, begins) in facts.chain([(fact, begins)]) {
+            if begins || partition.segments.is_empty() {
+                partition.segments.push(Segment::new(fact.base_offset, wall_ms));
+            }
+            settle(partition, fact);
+        }
+        let length = partition.segments.last().map_or(0, |active| active.length);
+        partition.partial = length.is_multiple_of(BLOCK_BYTES as u64).then(Vec::new);
+        for batch in tail {
+            if batch.sequence == group.sequence {
+                group.unlaid -= 1;
+            } else {
+                self.storage.journal.batch_laid(batch.sequence, false);
+            }
+        }
     }
 
     fn finish(mut self) -> Recovered {

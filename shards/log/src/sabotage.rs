@@ -23,11 +23,15 @@ pub enum Sabotage {
     SkipTornCheck,
     /// Believes that a DSYNC write makes earlier writes stable too.
     DsyncCoversEarlier,
+    /// Acknowledges a group before the batches that go straight to segments are there.
+    DirectNotAwaited,
+    /// Recovery believes a header in the journal without looking for the batch in the segment.
+    DirectNotVerified,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Sabotage; 10] = [
+    pub const ALL: [Sabotage; 12] = [
         Sabotage::AckBeforeFlush,
         Sabotage::CutAtWrongPlace,
         Sabotage::SkipFrameCrc,
@@ -38,6 +42,8 @@ impl Sabotage {
         Sabotage::AcceptOldIncarnation,
         Sabotage::SkipTornCheck,
         Sabotage::DsyncCoversEarlier,
+        Sabotage::DirectNotAwaited,
+        Sabotage::DirectNotVerified,
     ];
 
     /// Its name on the command line.
@@ -53,6 +59,8 @@ impl Sabotage {
             Sabotage::AcceptOldIncarnation => "accept-old-incarnation",
             Sabotage::SkipTornCheck => "skip-torn-check",
             Sabotage::DsyncCoversEarlier => "dsync-covers-earlier",
+            Sabotage::DirectNotAwaited => "direct-not-awaited",
+            Sabotage::DirectNotVerified => "direct-not-verified",
         }
     }
 }

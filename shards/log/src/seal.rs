@@ -1,18 +1,15 @@
-//! Seals groups: gives them a place in the journal, copies each batch once into one aligned buffer, stamps it there,
-//! and follows the write until it is on stable storage.
+//! Seals groups: gives them a place in the journal, builds their frames, and follows the write until it is on stable storage.
 
 use bytes::Bytes;
-use pelton_model::{Now, Offset};
-use pelton_wire::record_batch::{self, BatchIter};
+use pelton_model::Now;
 
 use crate::disk::{DiskEffect, DiskError};
 use crate::frame::{self, EntryKind, FrameBuilder};
-use crate::journal::{Forming, Group, GroupState, Pending};
-use crate::partition::TailBatch;
+use crate::journal::{Forming, Group, GroupState};
 use crate::sabotage::Sabotage;
-use crate::segment::BatchFact;
 use crate::storage::{Op, Phase, Storage};
-use crate::types::{PartitionSlot, Progress};
+use crate::stretch::Stretch;
+use crate::types::Progress;
 
 impl Storage {
     /// Seals and writes as many groups as may be in flight and find a place.
@@ -31,21 +28,24 @@ impl Storage {
         let sequence = forming.sequence;
         let sync = forming.sync || sequence <= self.journal.sync_wanted;
         let mut builder = FrameBuilder::new(forming.body_length);
-        let mut places: Vec<(PartitionSlot, usize, usize)> = Vec::with_capacity(forming.entries.len());
-        let skip_stamp = self.config.sabotaged(Sabotage::WrongStamp);
+        let mut stretches: Vec<Stretch> = Vec::with_capacity(forming.entries.len());
         for pending in &forming.entries {
-            let (at, payload) = builder.push(pending.kind, pending.key, pending.value, &pending.payload);
-            if pending.kind == EntryKind::Batches {
-                if !skip_stamp {
-                    stamp(payload, pending);
+            match pending.kind {
+                EntryKind::Batches => {
+                    let stretch = self.write_batches(now, pending, &stretches, &mut builder);
+                    stretches.extend(stretch);
                 }
-                if let Some(slot) = pending.slot {
-                    places.push((slot, at, pending.payload.len()));
+                kind => {
+                    builder.push(kind, 0, pending.key, pending.value, &pending.payload);
                 }
             }
         }
         let bytes = builder.finish(self.journal.incarnation, sequence, self.journal.flushed());
-        let (ends, unlaid) = self.hand_to_tails(&bytes, sequence, &places);
+        let handed = self.hand_to_tails(&bytes, sequence, stretches);
+        let direct_left = match self.config.sabotaged(Sabotage::DirectNotAwaited) {
+            true => 0,
+            false => handed.direct_left,
+        };
         let flush_due_ns = (!sync && forming.flush_ms < i64::MAX).then(|| now.after_ms(forming.flush_ms));
         let group = Group {
             sequence,
@@ -53,9 +53,11 @@ impl Storage {
             length: bytes.len(),
             state: GroupState::InFlight,
             completion: 0,
-            unlaid,
-            resident: unlaid > 0,
-            ends,
+            unlaid: handed.unlaid,
+            direct_left,
+            memory_bytes: bytes.len() + handed.direct_bytes,
+            resident: handed.unlaid > 0,
+            ends: handed.ends,
             flush_due_ns,
         };
         self.journal.sealed(group);
@@ -70,37 +72,11 @@ impl Storage {
         }
     }
 
-    /// Gives the stamped batches of a frame to their partitions' tails.
-    fn hand_to_tails(
-        &mut self,
-        frame: &Bytes,
-        sequence: u64,
-        places: &[(PartitionSlot, usize, usize)],
-    ) -> (Vec<(PartitionSlot, Offset)>, usize) {
-        let mut ends: Vec<(PartitionSlot, Offset)> = Vec::with_capacity(places.len());
-        let mut unlaid = 0;
-        for (slot, at, length) in places {
-            // A partition that is gone since has no use for them.
-            let Some(partition) = self.partitions.get_mut(slot.0 as usize).and_then(Option::as_mut) else {
-                continue;
-            };
-            let stretch = frame.slice(*at..at + length);
-            for batch in batches_of(&stretch, sequence) {
-                ends.push((*slot, Offset(batch.fact.last_offset.0 + 1)));
-                partition.push_tail(batch);
-                unlaid += 1;
-            }
-            if partition.unlaid_bytes >= self.config.lay_down_bytes as u64 {
-                self.ready.insert(*slot);
-            }
-        }
-        (ends, unlaid)
-    }
-
     /// Flushes by a sync of its own what no group's write will.
     pub(crate) fn sync_journal(&mut self, now: Now, out: &mut Vec<DiskEffect>) {
         if self.journal.flush_due_ns().is_some_and(|due| due <= now.monotonic_ns) {
-            self.journal.want_sync(self.journal.written());
+            // The first group may be written but for its direct batches.
+            self.journal.want_sync(self.journal.written().max(self.journal.flushed() + 1));
         }
         if self.phase == Phase::Recovering && !self.recovery_synced && !self.journal_syncing {
             self.journal_syncing = true;
@@ -165,7 +141,7 @@ impl Storage {
     }
 
     /// Tells partitions how far they are written and flushed.
-    fn advance(&mut self, progress: &mut Progress) {
+    pub(crate) fn advance(&mut self, progress: &mut Progress) {
         let (mut written, mut flushed) = (Vec::new(), Vec::new());
         self.journal.advance(|group| written.extend(&group.ends), |group| flushed.extend(&group.ends));
         for (slot, end) in written {
@@ -195,38 +171,4 @@ impl Storage {
             }
         }
     }
-}
-
-/// Writes offsets, epoch and, if asked, time into every batch of a stretch.
-fn stamp(payload: &mut [u8], pending: &Pending) {
-    let (mut at, mut offset) = (0, pending.value.0);
-    while let Some(info) = record_batch::peek(&payload[at..]) {
-        let batch = &mut payload[at..];
-        record_batch::stamp(batch, offset, pending.leader_epoch.0);
-        if let Some(time_ms) = pending.log_append_time_ms {
-            record_batch::stamp_log_append_time(batch, time_ms);
-        }
-        offset += i64::from(info.last_offset_delta.max(0)) + 1;
-        at += info.size_bytes;
-        if at >= payload.len() {
-            return;
-        }
-    }
-}
-
-/// The batches of a stamped stretch, as the tail keeps them.
-pub(crate) fn batches_of(stretch: &Bytes, sequence: u64) -> Vec<TailBatch> {
-    let mut at = 0;
-    let mut found = Vec::with_capacity(1);
-    for (info, batch) in BatchIter::new(stretch) {
-        let fact = BatchFact {
-            base_offset: Offset(info.base_offset),
-            last_offset: Offset(info.last_offset()),
-            length: batch.len() as u64,
-            max_timestamp_ms: info.max_timestamp,
-        };
-        found.push(TailBatch { fact, bytes: stretch.slice(at..at + batch.len()), sequence });
-        at += batch.len();
-    }
-    found
 }

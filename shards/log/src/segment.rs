@@ -96,7 +96,7 @@ impl Segment {
     }
 }
 
-/// The size and age of an active segment while a lay-down is being planned.
+/// The size and age of the segment that the next batch goes to, counting all that is on its way there.
 #[derive(Clone, Copy, Debug)]
 pub struct RollState {
     base_offset: Offset,
@@ -116,9 +116,14 @@ impl RollState {
         }
     }
 
-    /// Nothing in it yet.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
+    /// Of one that begins.
+    pub fn begin(base_offset: Offset, created_ms: i64) -> RollState {
+        RollState { base_offset, length: 0, first_timestamp_ms: -1, created_ms }
+    }
+
+    /// Bytes of log in it, with those on their way.
+    pub fn length(&self) -> u64 {
+        self.length
     }
 
     /// Whether `batch` begins a new segment (Kafka's LogSegment.shouldRoll: size, time, and offsets that would not fit

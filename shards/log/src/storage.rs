@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use pelton_model::{LeaderEpoch, Now, Offset, PartitionKey, TopicConfig};
-use pelton_wire::record_batch::BatchIter;
+use pelton_wire::record_batch::{self, BatchIter};
 
 use crate::checkpointing::Checkpointing;
 use crate::disk::{DiskDone, DiskEffect, DiskError, Ticket};
@@ -75,6 +75,8 @@ pub struct Storage {
     /// Partitions with enough to lay down.
     pub(crate) ready: BTreeSet<PartitionSlot>,
     pub(crate) lay_downs: usize,
+    /// Batches that go straight to segments and are not there yet.
+    pub(crate) direct_left: usize,
     pub(crate) checkpointing: Checkpointing,
     pub(crate) doomed: Doomed,
     /// Log start offsets that take effect on files once the group is flushed.
@@ -124,6 +126,7 @@ impl Storage {
             recovery_synced: true,
             ready: BTreeSet::new(),
             lay_downs: 0,
+            direct_left: 0,
             checkpointing,
             doomed: Doomed::default(),
             start_facts: VecDeque::new(),
@@ -225,6 +228,13 @@ impl Storage {
             return Admission::Refused { text: text.clone(), no_space: false };
         }
         let pinned = self.journal.pinned_bytes();
+        if let Health::NoSpace(text) = &self.health
+            && self.direct_left > 0
+        {
+            // What is on its way to a segment waits for space, and everything after it with it.
+            self.starved.set(true);
+            return Admission::Refused { text: text.clone(), no_space: true };
+        }
         let has_memory = pinned + self.journal.forming_bytes() + bytes <= self.config.tail_bytes;
         let idle = self.journal.is_empty() && pinned == 0;
         if self.phase == Phase::Running && ((has_memory && self.journal.fits(bytes)) || idle) {
@@ -265,6 +275,10 @@ impl Storage {
             partition.records_since_flush = 0;
         }
         let flush_ms = partition.config.flush_ms;
+        // Straight to the segment only what is one batch, and while the device has room.
+        let direct = batch.len() >= self.config.direct_bytes
+            && self.health == Health::Healthy
+            && record_batch::peek(&batch).is_some_and(|info| info.size_bytes == batch.len());
         let pending = Pending {
             kind: EntryKind::Batches,
             slot: Some(slot),
@@ -273,6 +287,7 @@ impl Storage {
             payload: batch,
             leader_epoch,
             log_append_time_ms,
+            direct,
         };
         let commit = self.journal.push(pending, sync, flush_ms);
         Appended { base_offset, last_offset: Offset(base_offset.0 + records - 1), commit }
@@ -311,6 +326,7 @@ impl Storage {
             payload,
             leader_epoch: LeaderEpoch(-1),
             log_append_time_ms: None,
+            direct: false,
         };
         self.journal.push(pending, sync, i64::MAX)
     }
@@ -370,7 +386,7 @@ impl Storage {
             Op::RecoverySync => self.handle_recovery_sync(done.result),
             Op::JournalSync { covers } => self.handle_journal_sync(covers, done.result, progress),
             Op::LayWrite(slot, base) => self.handle_lay_write(now, slot, base, done.result, out),
-            Op::LaySync(slot, base) => self.handle_lay_sync(now, slot, base, done.result),
+            Op::LaySync(slot, base) => self.handle_lay_sync(now, slot, base, done.result, progress),
             Op::LayPartial(slot, base) => self.handle_lay_partial(now, slot, base, done.result, out),
             Op::Checkpoint => self.handle_checkpoint(now, done.result, progress),
             Op::Truncate(slot, base) => self.handle_truncate(slot, base, out),

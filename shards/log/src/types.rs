@@ -1,6 +1,7 @@
 //! The vocabulary of the log: what callers hand in and get back. Data only; nothing here decides anything.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use pelton_model::{LeaderEpoch, Offset, PartitionKey};
@@ -31,6 +32,8 @@ pub struct StorageConfig {
     pub tail_bytes: usize,
     /// A group is closed when it has this many bytes; a larger batch is a group of its own.
     pub group_bytes: usize,
+    /// A batch of at least this size goes straight to its segment, and the journal has only its header, bytes.
+    pub direct_bytes: usize,
     /// A partition with this many bytes not yet in a segment is laid down, bytes.
     pub lay_down_bytes: usize,
     /// Largest write to a segment, bytes (a larger batch is written in one piece all the same).
@@ -67,9 +70,10 @@ impl Default for StorageConfig {
             writes_in_flight: 2,
             tail_bytes: 64 << 20,
             group_bytes: 4 << 20,
+            direct_bytes: 256 << 10,
             lay_down_bytes: 1 << 20,
             lay_down_write_bytes: 4 << 20,
-            lay_downs_in_flight: 8,
+            lay_downs_in_flight: 16,
             index_bytes: 16 << 20,
             rebuild_read_bytes: 1 << 20,
             unpack_bytes_max: 128 << 20,
@@ -87,6 +91,46 @@ pub struct DiskImage {
     pub checkpoints: [Option<Bytes>; 2],
     /// The journal file; empty if it was just created.
     pub journal: Bytes,
+    /// Reads from segments, for batches of which the journal has only the header.
+    pub segments: SegmentReader,
+}
+
+type ReadSegment = dyn Fn(SegmentFile, u64, usize) -> Result<Option<Bytes>, String> + Send + Sync;
+
+/// How recovery reads a range of a segment's file: file, position, length. Fewer bytes at the file's end; none if there is
+/// no such file.
+#[derive(Clone)]
+pub struct SegmentReader(Arc<ReadSegment>);
+
+impl SegmentReader {
+    /// With this function.
+    pub fn new(
+        read: impl Fn(SegmentFile, u64, usize) -> Result<Option<Bytes>, String> + Send + Sync + 'static,
+    ) -> SegmentReader {
+        SegmentReader(Arc::new(read))
+    }
+
+    pub(crate) fn read(
+        &self,
+        file: SegmentFile,
+        position: u64,
+        length: usize,
+    ) -> Result<Option<Bytes>, String> {
+        (self.0)(file, position, length)
+    }
+}
+
+/// Of a disk without segments.
+impl Default for SegmentReader {
+    fn default() -> SegmentReader {
+        SegmentReader::new(|_, _, _| Ok(None))
+    }
+}
+
+impl fmt::Debug for SegmentReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SegmentReader")
+    }
 }
 
 /// A batch of the journal that the last checkpoint's snapshots may not know.
@@ -173,6 +217,9 @@ pub enum RecoveryError {
         /// What to do.
         remedy: String,
     },
+    /// Something could not be read.
+    #[error("the log cannot be read: {0}; look at the device and the permissions of the data directory")]
+    Unreadable(String),
     /// Written by a version this one does not know.
     #[error("the log has format {found}, this version reads {known}; start the version that wrote it")]
     Format {

@@ -54,6 +54,9 @@ pub struct BrokerConfig {
     pub journal_bytes: u64,
     /// Journal writes in flight (`pelton.journal.writes.in.flight`), 1 to 32.
     pub journal_writes_in_flight: usize,
+    /// A batch of at least this size goes straight to its segment, and the journal has only its header, bytes
+    /// (`pelton.direct.bytes`).
+    pub direct_bytes: usize,
     /// Memory of recent batches per shard, bytes (`pelton.tail.bytes`).
     pub tail_bytes: usize,
     /// Longest busy spin before a shard sleeps, microseconds (`pelton.spin.us`); 0 = none.
@@ -90,6 +93,7 @@ impl BrokerConfig {
             transaction_timeout_max_ms: 900_000,
             journal_bytes: 64 * 1024 * 1024,
             journal_writes_in_flight: 2,
+            direct_bytes: 256 * 1024,
             tail_bytes: 64 * 1024 * 1024,
             spin_us: 0,
             fetch_splice: true,

@@ -4,16 +4,18 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
-use std::fs::OpenOptions;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use bytes::Bytes;
 use io_uring::{opcode, squeue, types};
 use pelton_model::{ConnectionId, PartitionKey};
+use pelton_shard::SegmentReader;
 use pelton_shard::disk::{DiskError, FileKind, SegmentFile};
 
 use crate::context::Context;
@@ -108,6 +110,30 @@ pub fn disk_error(what: &str, path: &Path, errno: i32) -> DiskError {
     DiskError { no_space, text: format!("{what} {}: {cause}; {remedy}", path.display()) }
 }
 
+fn path_under(root_path: &Path, file: SegmentFile) -> PathBuf {
+    let extension = match file.kind {
+        FileKind::Log => "log",
+        FileKind::Index => "index",
+    };
+    root_path.join(file.partition.to_string()).join(format!("{:020}.{extension}", file.base_offset.0))
+}
+
+/// Reads segments under `root_path` for recovery. Blocks; for the start of a shard.
+pub fn recovery_reader(root_path: PathBuf) -> SegmentReader {
+    SegmentReader::new(move |file, position, length| {
+        let path = path_under(&root_path, file);
+        let read = |error: io::Error| format!("read {}: {error}", path.display());
+        let mut open = match fs::File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            open => open.map_err(read)?,
+        };
+        open.seek(SeekFrom::Start(position)).map_err(read)?;
+        let mut bytes = Vec::new();
+        open.take(length as u64).read_to_end(&mut bytes).map_err(read)?;
+        Ok(Some(Bytes::from(bytes)))
+    })
+}
+
 /// A path for the kernel. Our own paths hold no NUL: the data directory was opened by the same bytes at start.
 pub fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
@@ -140,11 +166,7 @@ impl Files {
 
     /// A file's path.
     pub fn path(&self, file: SegmentFile) -> PathBuf {
-        let extension = match file.kind {
-            FileKind::Log => "log",
-            FileKind::Index => "index",
-        };
-        self.directory(file.partition).join(format!("{:020}.{extension}", file.base_offset.0))
+        path_under(&self.root_path, file)
     }
 
     /// The file, open, or a promise that `waiter` will be told.

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use io_uring::{opcode, types};
 use pelton_model::AlignedBuffer;
 use pelton_model::limits::BLOCK_BYTES;
-use pelton_shard::DiskImage;
 use pelton_shard::disk::{DiskError, Ticket};
+use pelton_shard::{DiskImage, SegmentReader};
 
 use crate::context::Context;
 use crate::files::disk_error;
@@ -105,7 +105,7 @@ impl Journal {
     }
 
     /// Everything a shard recovers from. Blocks; for the start of a shard.
-    pub fn image(&self) -> Result<DiskImage, String> {
+    pub fn image(&self, segments: SegmentReader) -> Result<DiskImage, String> {
         let path = self.directory.join("journal");
         let mut journal =
             Mapping::new(self.length as usize).map_err(|error| at("map memory for", &path, error))?;
@@ -114,7 +114,7 @@ impl Journal {
             self.file.read_exact_at(bytes, position).map_err(|error| at("read", &path, error))?;
         }
         let checkpoints = [self.checkpoint(0)?, self.checkpoint(1)?];
-        Ok(DiskImage { checkpoints, journal: journal.freeze() })
+        Ok(DiskImage { checkpoints, journal: journal.freeze(), segments })
     }
 
     fn checkpoint_path(&self, slot: u8) -> PathBuf {

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::context::Context;
 use crate::core::Core;
 use crate::driver::{DieOnPanic, Driver, Parcel, State, die};
-use crate::files::Files;
+use crate::files::{Files, recovery_reader};
 use crate::journal::Journal;
 use crate::listen::Reserved;
 use crate::log::Logger;
@@ -240,7 +240,7 @@ fn prepare<C: Core>(
         .map_err(|error| format!("create {}: {error}", partitions.display()))?;
     let files =
         Files::new(partitions.clone()).map_err(|error| format!("open {}: {error}", partitions.display()))?;
-    let image = journal.image()?;
+    let image = journal.image(recovery_reader(partitions.clone()))?;
     let me = usize::from(plan.shard.0);
     let bell = mesh.bell(me);
     let no_ring = |error: io::Error| {

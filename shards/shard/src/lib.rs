@@ -26,5 +26,5 @@ mod snapshot;
 pub use effect::{Effect, LogLevel, ReceiveMode, SendPart};
 pub use event::Event;
 pub use message::ShardMessage;
-pub use pelton_log::{DiskImage, RecoveryError, disk};
+pub use pelton_log::{DiskImage, RecoveryError, SegmentReader, disk};
 pub use shard::{Shard, StartError};

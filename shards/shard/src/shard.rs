@@ -500,6 +500,7 @@ fn storage_config(config: &BrokerConfig) -> StorageConfig {
     StorageConfig {
         journal_bytes: config.journal_bytes,
         writes_in_flight: config.journal_writes_in_flight,
+        direct_bytes: config.direct_bytes,
         tail_bytes: config.tail_bytes,
         ..StorageConfig::default()
     }

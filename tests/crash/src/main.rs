@@ -112,13 +112,20 @@ fn producers(bootstrap: &str, partitions: i32) -> Vec<Producer> {
         topic: TOPIC.to_string(),
         partition,
         depth: 4,
+        pause: Duration::from_micros(500),
         value_bytes: 100,
         records_max: 20,
         idempotent: id % 2 == 1,
     };
     let count = 2 * partitions as u32;
     let mut all: Vec<Producer> = (0..count).map(|id| small(id, id as i32 / 2)).collect();
-    let large = |id| Producer { value_bytes: 3_000, records_max: 200, depth: 2, ..small(id, 0) };
+    let large = |id| Producer {
+        value_bytes: 3_000,
+        records_max: 200,
+        depth: 2,
+        pause: Duration::from_millis(10),
+        ..small(id, 0)
+    };
     all.extend([large(count), large(count + 1)]);
     all
 }

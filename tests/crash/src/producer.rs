@@ -37,6 +37,8 @@ pub struct Producer {
     pub partition: i32,
     /// Requests in flight on the one connection; at most 5 for an idempotent producer.
     pub depth: usize,
+    /// Wait before each batch: hundreds of kills must not fill the disk.
+    pub pause: Duration,
     /// Bytes of one value and most records in a batch.
     pub value_bytes: usize,
     pub records_max: u32,
@@ -100,6 +102,7 @@ impl Producer {
         }
         loop {
             while life.pending.len() < self.depth && !shared.stop.load(Ordering::Relaxed) {
+                std::thread::sleep(self.pause);
                 let (number, records) = self.next(shared, life);
                 let frame = frames::produce(number as i32, &self.topic, self.partition, &records);
                 life.pending.push_back((number, records));

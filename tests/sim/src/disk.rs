@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use pelton_log::SegmentReader;
 use pelton_log::disk::{DiskEffect, DiskError, SegmentFile, Ticket};
 use pelton_model::Prng;
 
@@ -60,6 +61,18 @@ impl File {
         write_at(&mut self.cache, position, bytes);
         self.completed += 1;
         self.unsynced.push((self.completed, position, bytes.clone()));
+    }
+
+    /// What was written to this place before can no longer show.
+    fn supersede(&mut self, at: usize, bytes: &Bytes) {
+        for (_, older_at, older) in &mut self.unsynced {
+            let (from, to) = (at.max(*older_at), (at + bytes.len()).min(*older_at + older.len()));
+            if from < to {
+                let mut patched = older.to_vec();
+                patched[from - *older_at..to - *older_at].copy_from_slice(&bytes[from - at..to - at]);
+                *older = Bytes::from(patched);
+            }
+        }
     }
 
     /// Makes the writes durable that were among the first `completed`.
@@ -166,6 +179,18 @@ impl Disk {
         self.files.get(&Name::Checkpoint(shard, slot)).map(|file| Bytes::copy_from_slice(&file.cache))
     }
 
+    /// Reads of segments as a start does them.
+    pub fn segment_reader(&self) -> SegmentReader {
+        let files: BTreeMap<Name, Vec<u8>> =
+            self.files.iter().map(|(name, file)| (*name, file.cache.clone())).collect();
+        SegmentReader::new(move |file, position, length| {
+            Ok(files.get(&Name::Segment(file)).map(|bytes| {
+                let from = (position as usize).min(bytes.len());
+                Bytes::copy_from_slice(&bytes[from..(from + length).min(bytes.len())])
+            }))
+        })
+    }
+
     /// Bytes of a segment, as a send of a file range takes them.
     pub fn range(&self, file: SegmentFile, position: u64, length: usize) -> Option<Bytes> {
         let cache = &self.files.get(&Name::Segment(file))?.cache;
@@ -236,6 +261,7 @@ impl Disk {
                     // With FUA this write alone is durable, not what was written before it.
                     write_at(&mut file.cache, *position, bytes);
                     write_at(&mut file.durable, *position, bytes);
+                    file.supersede(*position, bytes);
                 } else {
                     file.complete(*position, bytes);
                 }

@@ -125,6 +125,7 @@ impl World {
             shards,
             journal_bytes: (1 + prng.below(3)) << 20,
             journal_writes_in_flight: 1 + prng.below(3) as usize,
+            direct_bytes: [200, 2_000, 20_000, 256 << 10][prng.below(4) as usize],
             tail_bytes: 1 << (18 + prng.below(4)),
             ..BrokerConfig::defaults()
         };
@@ -189,6 +190,7 @@ impl World {
             let image = DiskImage {
                 checkpoints: [self.disk.checkpoint(shard, 0), self.disk.checkpoint(shard, 1)],
                 journal: self.disk.journal(shard, self.config.journal_bytes as usize),
+                segments: self.disk.segment_reader(),
             };
             let (seed, now, mut out) = (self.prng.next_u64(), self.now(), Vec::new());
             let started = Shard::with_sabotage(

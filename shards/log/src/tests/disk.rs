@@ -7,7 +7,7 @@ use pelton_model::Prng;
 use pelton_model::limits::BLOCK_BYTES;
 
 use crate::disk::{DiskDone, DiskEffect, DiskError, SegmentFile};
-use crate::types::DiskImage;
+use crate::types::{DiskImage, SegmentReader};
 
 const SECTOR: usize = 512;
 
@@ -25,6 +25,19 @@ impl File {
             put(&mut bytes, *at, data);
         }
         bytes
+    }
+
+    /// A write that is stable at once; what was written to the same place before can no longer show.
+    fn put_stable(&mut self, at: usize, data: &[u8]) {
+        put(&mut self.stable, at, data);
+        for (older_at, older) in &mut self.volatile {
+            let (from, to) = (at.max(*older_at), (at + data.len()).min(*older_at + older.len()));
+            if from < to {
+                let mut patched = older.to_vec();
+                patched[from - *older_at..to - *older_at].copy_from_slice(&data[from - at..to - at]);
+                *older = Bytes::from(patched);
+            }
+        }
     }
 
     fn sync(&mut self) {
@@ -68,9 +81,17 @@ impl Disk {
     }
 
     pub fn image(&self) -> DiskImage {
+        let files = self.files.clone();
         DiskImage {
             checkpoints: self.checkpoints.clone().map(|slot| slot.map(Bytes::from)),
             journal: Bytes::from(self.journal.view()),
+            segments: SegmentReader::new(move |file, position, length| {
+                let bytes = files.get(&file).map(File::view);
+                Ok(bytes.map(|bytes| {
+                    let from = (position as usize).min(bytes.len());
+                    Bytes::copy_from_slice(&bytes[from..(from + length).min(bytes.len())])
+                }))
+            }),
         }
     }
 
@@ -114,7 +135,7 @@ impl Disk {
                 self.journal_writes.push((position, bytes.clone(), sync));
                 // With FUA a DSYNC write alone is stable, not what was written before it.
                 match sync {
-                    true => put(&mut self.journal.stable, position as usize, &bytes),
+                    true => self.journal.put_stable(position as usize, &bytes),
                     false => self.journal.volatile.push((position as usize, bytes)),
                 }
             }

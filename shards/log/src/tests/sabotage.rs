@@ -65,6 +65,9 @@ fn every_fault_on_purpose_is_noticed() {
             Sabotage::SkipTornCheck | Sabotage::SkipFrameCrc => noticed(fault, damage),
             Sabotage::IgnoreWriteError => noticed(fault, write_error),
             Sabotage::AcceptOldIncarnation => noticed(fault, old_life),
+            Sabotage::DirectNotAwaited | Sabotage::DirectNotVerified => noticed(fault, |seed, config| {
+                live(seed, StorageConfig { direct_bytes: 1000, ..config });
+            }),
             _ => noticed(fault, live),
         }
     }

@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use pelton_log::disk::{DiskDone, DiskEffect};
 use pelton_log::{
-    Admission, DiskImage, PartitionSlot, Progress, ReadPlan, ReadStart, Snapshots, Storage, StorageConfig,
+    Admission, DiskImage, PartitionSlot, Progress, ReadPlan, ReadStart, SegmentReader, Snapshots, Storage,
+    StorageConfig,
 };
 use pelton_model::limits::BLOCK_BYTES;
 use pelton_model::{LeaderEpoch, Now, Offset, PartitionKey, Prng, TopicConfig, TopicId};
@@ -40,6 +41,7 @@ fn config() -> StorageConfig {
         journal_bytes: JOURNAL_BYTES as u64,
         tail_bytes: 96 << 10,
         group_bytes: 16 << 10,
+        direct_bytes: 3 << 10,
         lay_down_bytes: 12 << 10,
         lay_down_write_bytes: 16 << 10,
         rebuild_read_bytes: 16 << 10,
@@ -53,6 +55,13 @@ fn key(number: u128) -> PartitionKey {
 
 fn now(round: u64) -> Now {
     Now { monotonic_ns: 5 + round * 10_000_000_000, wall_ms: 1_000_000 + round as i64 * 10_000 }
+}
+
+/// What reads of segments give: some bytes of the input.
+fn piece(bytes: &Bytes, position: u64, length: usize) -> Bytes {
+    let from = (position % (bytes.len() as u64).max(1)) as usize;
+    let end = from.saturating_add(length).min(bytes.len());
+    bytes.slice(from.min(end)..end)
 }
 
 /// A storage and what it has written.
@@ -87,9 +96,7 @@ impl World {
                 self.checkpoints[usize::from(slot)] = Some(bytes.to_vec());
             }
             DiskEffect::SegmentRead { position, length, .. } => {
-                let from = (position % (self.segments.len() as u64).max(1)) as usize;
-                let end = from.saturating_add(length).min(self.segments.len());
-                return self.segments.slice(from.min(end)..end);
+                return piece(&self.segments, position, length);
             }
             DiskEffect::JournalSync { .. }
             | DiskEffect::SegmentWrite { .. }
@@ -177,7 +184,7 @@ pub fn corpus(prng: &mut Prng) -> Vec<Vec<u8>> {
     let journal = Bytes::from(vec![0; JOURNAL_BYTES]);
     let mut inputs = Vec::new();
     for life in 0..4 {
-        let image = DiskImage { checkpoints: [None, None], journal: journal.clone() };
+        let image = DiskImage { journal: journal.clone(), ..DiskImage::default() };
         let mut world = World::start(image).expect("an empty disk starts");
         let topic =
             TopicConfig { index_interval_bytes: 500, segment_bytes: 20_000, ..TopicConfig::default() };
@@ -266,7 +273,11 @@ fn image(input: &[u8]) -> Option<DiskImage> {
         |range: std::ops::Range<usize>| (!range.is_empty()).then(|| Bytes::copy_from_slice(&input[range]));
     let mut whole = input[journal].to_vec();
     whole.resize(JOURNAL_BYTES, 0);
-    Some(DiskImage { checkpoints: [slot(first), slot(second)], journal: Bytes::from(whole) })
+    let checkpoints = [slot(first), slot(second)];
+    let journal = Bytes::from(whole);
+    let bytes = journal.clone();
+    let segments = SegmentReader::new(move |_, position, length| Ok(Some(piece(&bytes, position, length))));
+    Some(DiskImage { checkpoints, journal, segments })
 }
 
 /// Whether recovery starts on an input; none if it is not an image.

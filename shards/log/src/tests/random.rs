@@ -210,7 +210,6 @@ fn random_lives_with_more_in_flight() {
 fn random_lives_with_direct_batches() {
     for seed in 2000..2200 {
         let direct_bytes = [500, 5_000, 15_000][seed as usize % 3];
-        eprintln!("seed {seed}");
         live(seed, StorageConfig { direct_bytes, writes_in_flight: 1 + seed as usize % 4, ..small() });
     }
 }

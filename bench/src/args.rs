@@ -13,7 +13,8 @@ pub struct Args {
 }
 
 impl Args {
-    /// Reads the arguments after the program's name; options may be only those in `known` (without dashes).
+    /// Reads the arguments after the program's name; options may be only those in `known` (without dashes); one that ends
+    /// in `!` there takes no value.
     pub fn parse(args: impl Iterator<Item = String>, known: &[&str]) -> Outcome<Args> {
         let mut parsed = Args::default();
         let mut args = args.peekable();
@@ -21,6 +22,12 @@ impl Args {
             parsed.command = args.next().unwrap_or_default();
         }
         while let Some(arg) = args.next() {
+            if let Some(name) = arg.strip_prefix("--")
+                && known.iter().any(|known| known.strip_suffix('!') == Some(name))
+            {
+                parsed.options.insert(name.to_string(), String::new());
+                continue;
+            }
             let value = args.next().ok_or_else(|| format!("{arg} needs a value"))?;
             match arg.strip_prefix("--") {
                 Some(name) if known.contains(&name) => {

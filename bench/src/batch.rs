@@ -118,6 +118,11 @@ pub fn take<'a>(bytes: &mut &'a [u8]) -> Outcome<Option<Batch<'a>>> {
 }
 
 impl<'a> Batch<'a> {
+    /// Bytes of the batch, header included.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The values of the records, in order.
     pub fn values(&self) -> Outcome<Vec<&'a [u8]>> {
         let mut pos = HEADER;

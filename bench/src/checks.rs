@@ -13,7 +13,7 @@ pub fn smoke(pelton: Option<&Path>, port: u16, measure: Duration, extra: &[Strin
     let place = |name: &str| Place { port, dir: scratch.path.join(name), cores: Some("0".into()) };
     for depth in [None, Some(2)] {
         server::port_is_free(port)?;
-        let server = server::floor(&place("floor"), depth)?;
+        let server = server::floor(&place("floor"), depth, 0)?;
         loads(if depth.is_some() { "floor durable" } else { "floor" }, &server, measure, &[])?;
     }
     let Some(program) = pelton else { return Ok(()) };
@@ -36,6 +36,7 @@ fn loads(name: &str, server: &Server, measure: Duration, configs: &[(String, Str
             core: crate::sys::cores().max(2) - 1,
             topic: None,
             configs: configs.to_vec(),
+            catch_up: None,
         };
         let measured =
             generator::run(case, &plan).map_err(|error| format!("{name}, {}: {error}", case.name))?;
@@ -51,14 +52,9 @@ pub fn idle(program: &Path, port: u16, seconds: u64, extra: &[String]) -> Outcom
     let place = Place { port, dir: scratch.path.clone(), cores: Some("0".into()) };
     let mut server = server::pelton(program, &place, extra)?;
     std::thread::sleep(Duration::from_secs(1));
-    let fine = |pid: u32| -> u64 {
-        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok());
-        stats.filter_map(|text| text.split(' ').next()?.parse::<u64>().ok()).sum()
-    };
-    let (before, before_ns) = (procfs::usage(server.pid())?, fine(server.pid()));
+    let (before, before_ns) = (procfs::usage(server.pid())?, procfs::run_ns(server.pid()));
     std::thread::sleep(Duration::from_secs(seconds));
-    let (after, after_ns) = (procfs::usage(server.pid())?, fine(server.pid()));
+    let (after, after_ns) = (procfs::usage(server.pid())?, procfs::run_ns(server.pid()));
     let start_ms = server.start_time.as_secs_f64() * 1000.0;
     server.stop(Duration::from_secs(20))?;
     Ok(format!(

@@ -105,6 +105,15 @@ impl Client {
         }
     }
 
+    /// Deletes a topic.
+    pub fn delete_topic(&mut self, topic: &str) -> Outcome<()> {
+        let id = self.id();
+        match frames::deleted(self.call(id, &frames::delete_topics(id, topic))?)? {
+            0 => Ok(()),
+            code => Err(format!("deleting topic {topic}: error {code}")),
+        }
+    }
+
     /// Asks for the id and epoch of a new idempotent producer.
     pub fn init_producer(&mut self) -> Outcome<(i64, i16)> {
         let id = self.id();

@@ -75,8 +75,8 @@ fn start(process: Process, options: &Options, dir: &Path) -> Outcome<Option<Serv
     server::port_is_free(options.port)?;
     let place = Place { port: options.port, dir: dir.to_path_buf(), cores: Some("0".into()) };
     let server = match process {
-        Process::Floor => Some(server::floor(&place, None)?),
-        Process::FloorDurable => Some(server::floor(&place, Some(2))?),
+        Process::Floor => Some(server::floor(&place, None, 0)?),
+        Process::FloorDurable => Some(server::floor(&place, Some(2), 0)?),
         Process::Pelton => options
             .pelton
             .as_ref()
@@ -105,6 +105,7 @@ fn plan(server: &Server, options: &Options, measure: Duration, configs: &[(&str,
         core: 1.min(crate::sys::cores().max(2) - 1),
         topic: None,
         configs: configs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+        catch_up: None,
     }
 }
 

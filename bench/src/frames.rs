@@ -1,5 +1,5 @@
-//! The five Kafka requests the bench sends and their answers, in fixed old versions that every broker of the Kafka 4 line
-//! serves: Produce 7, Fetch 4, Metadata 4, CreateTopics 2. Never negotiates.
+//! The Kafka requests the bench sends and their answers, in fixed old versions that every broker of the Kafka 4 line
+//! serves: Produce 7, Fetch 4, Metadata 4, CreateTopics 2, DeleteTopics 1, InitProducerId 1. Never negotiates.
 
 use crate::Outcome;
 
@@ -12,6 +12,8 @@ pub const METADATA: (i16, i16) = (3, 4);
 /// CreateTopics.
 pub const CREATE_TOPICS: (i16, i16) = (19, 2);
 
+/// DeleteTopics.
+pub const DELETE_TOPICS: (i16, i16) = (20, 1);
 /// InitProducerId.
 pub const INIT_PRODUCER_ID: (i16, i16) = (22, 1);
 
@@ -258,6 +260,18 @@ pub fn metadata_answer(frame: &[u8]) -> Outcome<Metadata> {
 
 /// A Fetch of one partition from `offset`, at most `max_bytes`, waiting at most `wait_ms`.
 pub fn fetch(id: i32, topic: &str, partition: i32, offset: i64, max_bytes: i32, wait_ms: i32) -> Vec<u8> {
+    fetch_many(id, topic, &[(partition, offset)], max_bytes, max_bytes, wait_ms)
+}
+
+/// A Fetch of several partitions of one topic, each from its offset.
+pub fn fetch_many(
+    id: i32,
+    topic: &str,
+    places: &[(i32, i64)],
+    partition_bytes: i32,
+    max_bytes: i32,
+    wait_ms: i32,
+) -> Vec<u8> {
     let mut out = start(FETCH, id);
     put_i32(&mut out, -1);
     put_i32(&mut out, wait_ms);
@@ -266,10 +280,12 @@ pub fn fetch(id: i32, topic: &str, partition: i32, offset: i64, max_bytes: i32, 
     out.push(0);
     put_i32(&mut out, 1);
     put_string(&mut out, topic);
-    put_i32(&mut out, 1);
-    put_i32(&mut out, partition);
-    out.extend_from_slice(&offset.to_be_bytes());
-    put_i32(&mut out, max_bytes);
+    put_i32(&mut out, places.len() as i32);
+    for (partition, offset) in places {
+        put_i32(&mut out, *partition);
+        out.extend_from_slice(&offset.to_be_bytes());
+        put_i32(&mut out, partition_bytes);
+    }
     finish(out)
 }
 
@@ -283,24 +299,53 @@ pub struct Fetched<'a> {
 
 /// Reads a Fetch answer of one partition.
 pub fn fetched(frame: &[u8]) -> Outcome<Fetched<'_>> {
+    match fetched_many(frame)?.1.pop() {
+        Some((_, fetched)) => Ok(fetched),
+        None => Err("a Fetch of one partition was answered for none".into()),
+    }
+}
+
+/// Reads a Fetch answer about one topic: correlation id, and what each partition gave.
+pub fn fetched_many(frame: &[u8]) -> Outcome<(i32, Vec<(i32, Fetched<'_>)>)> {
+    let mut reader = Reader::new(frame);
+    let id = reader.i32()?;
+    reader.i32()?;
+    let mut parts = Vec::new();
+    for _ in 0..reader.count()? {
+        reader.string()?;
+        for _ in 0..reader.count()? {
+            let partition = reader.i32()?;
+            let error = reader.i16()?;
+            let high_watermark = reader.i64()?;
+            reader.i64()?;
+            for _ in 0..reader.count()? {
+                reader.take(16)?;
+            }
+            parts.push((partition, Fetched { error, high_watermark, records: reader.blob()? }));
+        }
+    }
+    Ok((id, parts))
+}
+
+/// A DeleteTopics request of one topic.
+pub fn delete_topics(correlation_id: i32, topic: &str) -> Vec<u8> {
+    let mut out = start(DELETE_TOPICS, correlation_id);
+    put_i32(&mut out, 1);
+    put_string(&mut out, topic);
+    put_i32(&mut out, 30_000);
+    finish(out)
+}
+
+/// Error code of a DeleteTopics answer for one topic.
+pub fn deleted(frame: &[u8]) -> Outcome<i16> {
     let mut reader = Reader::new(frame);
     reader.i32()?;
     reader.i32()?;
     if reader.count()? != 1 {
-        return Err("a Fetch of one topic was answered for another number".into());
+        return Err("DeleteTopics of one topic was answered for another number".into());
     }
     reader.string()?;
-    if reader.count()? != 1 {
-        return Err("a Fetch of one partition was answered for another number".into());
-    }
-    reader.i32()?;
-    let error = reader.i16()?;
-    let high_watermark = reader.i64()?;
-    reader.i64()?;
-    for _ in 0..reader.count()? {
-        reader.take(16)?;
-    }
-    Ok(Fetched { error, high_watermark, records: reader.blob()? })
+    reader.i16()
 }
 
 #[cfg(test)]

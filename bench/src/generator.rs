@@ -1,300 +1,316 @@
-//! The closed-loop generator: one pinned thread, epoll, prebuilt requests, every answer checked. Follows the leaders that
-//! Metadata names, so a broker per core gets its own connections. Never retries: an error code ends the run.
+//! The generator: one pinned thread, epoll, prebuilt requests, every answer and every batch read checked. Follows the leaders
+//! that Metadata names, so a broker per core gets its own connections. Never retries: an error code ends the run.
 
+use crate::consuming::Consuming;
+use crate::end_to_end::Timeline;
 use crate::frames;
 use crate::ledger::Ledger;
-use crate::load::{Case, Measured, Plan};
+use crate::load::{Case, Latencies, Measured, Plan};
 use crate::procfs::{self, Usage};
+use crate::producing::Producing;
 use crate::sys::Epoll;
 use crate::{Outcome, client, sys};
-use hdrhistogram::Histogram;
-use std::collections::{BTreeMap, VecDeque};
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-/// Requests larger than this are written from the prebuilt frame, smaller ones are copied together.
-const COPY_MAX: usize = 16 * 1024;
-
-/// A large request under way: its id, which prebuilt frame, how much of it is written.
-struct Large {
-    id: i32,
-    frame: usize,
-    written: usize,
-}
-
-/// A request without its answer yet.
-struct InFlight {
-    id: i32,
-    partition: usize,
-    at: Instant,
-}
-
-struct Conn {
-    stream: TcpStream,
-    /// Partitions led by this connection's broker.
-    partitions: Vec<usize>,
-    next_partition: usize,
-    next_id: i32,
-    input: Vec<u8>,
-    filled: usize,
-    output: Vec<u8>,
-    written: usize,
-    large: VecDeque<Large>,
-    in_flight: VecDeque<InFlight>,
-    /// Last base offset acknowledged on this connection, per partition: it must rise.
-    last_base: Vec<i64>,
-    wants_write: bool,
-}
-
-/// Everything of a run that outlives one event.
+/// What outlives one event of a run.
 struct Run<'a> {
+    case: &'a Case,
     frames: &'a [Vec<u8>],
     ledgers: Vec<Ledger>,
-    latency_ns: Histogram<u64>,
+    timelines: Vec<Timeline>,
+    latencies: Latencies,
     measuring: bool,
     verified: u64,
+    /// Requests sent by schedule, and when the schedule began.
+    scheduled: u64,
+    began: Instant,
 }
 
-/// Makes the topic, probes each partition, runs the load, drains it and checks that every partition's offsets are dense.
+/// The connections of a run. Tokens: producers first, then consumers.
+struct Connections {
+    producers: Vec<Producing>,
+    consumers: Vec<Consuming>,
+    epoll: Epoll,
+}
+
+/// Makes the topic, probes each partition, runs the load, drains it and checks that every partition's offsets are dense and
+/// that every consumer saw all of them.
 pub fn run(case: &Case, plan: &Plan) -> Outcome<Measured> {
     sys::pin(plan.core)?;
+    sys::precise_timers();
     let topic =
         plan.topic.clone().unwrap_or_else(|| format!("bench-{}-{}", case.name, crate::load::now_ms()));
     create(&topic, case, plan)?;
-    let leaders = client::leaders(&plan.bootstrap, &topic, Duration::from_secs(30))?;
+    let leaders = client::leaders(&plan.bootstrap, &topic, Duration::from_secs(60))?;
     let batch = case.batch();
     let starts = client::probe(&leaders, &topic, &batch, case.records as i64)?;
     let frames: Vec<Vec<u8>> =
         (0..leaders.len()).map(|partition| frames::produce(0, &topic, partition as i32, &batch)).collect();
+    let records = case.records as i64;
     let mut run = Run {
+        case,
         frames: &frames,
-        ledgers: starts.iter().map(|start| Ledger::new(*start, case.records as i64)).collect(),
-        latency_ns: Histogram::new_with_bounds(1, 120_000_000_000, 3).map_err(|error| error.to_string())?,
+        ledgers: starts.iter().map(|start| Ledger::new(*start, records)).collect(),
+        timelines: starts.iter().map(|start| Timeline::new(*start, records, case.tails)).collect(),
+        latencies: Latencies::new()?,
         measuring: false,
         verified: 0,
+        scheduled: 0,
+        began: Instant::now(),
     };
-    let mut conns = connect(case, &leaders, &topic)?;
-    let mut epoll = Epoll::new()?;
-    for (token, conn) in conns.iter_mut().enumerate() {
-        epoll.watch(conn.stream.as_raw_fd(), token, false, true)?;
-        conn.queue(case.depth, run.frames);
-        conn.flush(&epoll, token, run.frames)?;
-    }
-    run.pump(&mut conns, &mut epoll, plan.warmup, true)?;
+    let mut conns = connect(case, &leaders, &topic, &starts)?;
+    run.began = Instant::now();
+    run.begin(&mut conns)?;
+    run.pump(&mut conns, plan.warmup, true)?;
     let before = plan.broker_pid.map_or(Ok(Usage::default()), procfs::usage)?;
+    let consumed_before: u64 = conns.tails().map(|consumer| consumer.bytes).sum();
+    conns.producers.iter_mut().for_each(|producer| producer.worst_ns = 0);
     run.measuring = true;
     let from = Instant::now();
-    run.pump(&mut conns, &mut epoll, plan.measure, true)?;
+    conns.catch_up(plan)?;
+    run.pump(&mut conns, plan.measure, true)?;
     let elapsed = from.elapsed();
     run.measuring = false;
     let after = plan.broker_pid.map_or(Ok(Usage::default()), procfs::usage)?;
-    run.pump(&mut conns, &mut epoll, Duration::from_secs(30), false)?;
+    let consumed: u64 = conns.tails().map(|consumer| consumer.bytes).sum::<u64>() - consumed_before;
+    let caught_up = conns.caught_up(from, elapsed);
+    run.pump(&mut conns, Duration::from_secs(60), false)?;
     for (partition, ledger) in run.ledgers.iter().enumerate() {
         ledger.dense().map_err(|error| format!("{topic}-{partition}: {error}"))?;
     }
-    let mut measured = Measured::new(case, elapsed, &run.latency_ns, run.verified, batch.len());
+    let mut measured = Measured::new(case, elapsed, &run.latencies.produce, run.verified, batch.len());
+    measured.consumed_mb_per_s = consumed as f64 / 1e6 / elapsed.as_secs_f64() + caught_up.0;
+    measured.catch_up_mb_per_s = caught_up.1;
+    measured.unfairness = conns.unfairness();
+    measured.ends = run.ledgers.iter().map(Ledger::end).collect();
+    measured.topic = topic;
     if plan.broker_pid.is_some() {
         measured.charge(&before, &after, batch.len());
     }
+    measured.latencies = Some(run.latencies);
     Ok(measured)
 }
 
 fn create(topic: &str, case: &Case, plan: &Plan) -> Outcome<()> {
     let configs: Vec<(&str, &str)> =
         plan.configs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-    client::Client::connect(&plan.bootstrap, Duration::from_secs(30))?.create_topic(
-        topic,
-        case.partitions,
-        &configs,
-    )
+    let mut client = client::Client::connect(&plan.bootstrap, Duration::from_secs(120))?;
+    client.create_topic(topic, case.partitions, &configs)
 }
 
-/// Connections dealt out to the brokers in turn, each with the partitions that its broker leads.
-fn connect(case: &Case, leaders: &[String], topic: &str) -> Outcome<Vec<Conn>> {
+/// Partitions by the broker that leads them.
+fn led(leaders: &[String]) -> Vec<(&String, Vec<usize>)> {
     let mut led: BTreeMap<&String, Vec<usize>> = BTreeMap::new();
     for (partition, address) in leaders.iter().enumerate() {
         led.entry(address).or_default().push(partition);
     }
-    let brokers: Vec<(&String, Vec<usize>)> = led.into_iter().collect();
-    (0..case.conns.max(brokers.len()))
-        .map(|i| {
-            let (address, partitions) = &brokers[i % brokers.len()];
-            let stream = client::Client::connect(address, Duration::from_secs(10))?.proven(topic)?;
+    led.into_iter().collect()
+}
+
+/// Connections dealt out to the brokers in turn, each with the partitions that its broker leads.
+fn connect(case: &Case, leaders: &[String], topic: &str, starts: &[i64]) -> Outcome<Connections> {
+    let brokers = led(leaders);
+    let open = |address: &str| -> Outcome<std::net::TcpStream> {
+        let stream = client::Client::connect(address, Duration::from_secs(30))?.proven(topic)?;
+        stream.set_nonblocking(true).map_err(|error| format!("{address}: {error}"))?;
+        Ok(stream)
+    };
+    let mut conns = Connections { producers: Vec::new(), consumers: Vec::new(), epoll: Epoll::new()? };
+    for i in 0..case.conns.max(brokers.len()) {
+        let (address, partitions) = &brokers[i % brokers.len()];
+        let first = i * partitions.len() / case.conns;
+        let stream = open(address)?;
+        conns.epoll.watch(stream.as_raw_fd(), i, false, true)?;
+        conns.producers.push(Producing::new(stream, partitions.clone(), first, leaders.len()));
+    }
+    for consumer in 0..case.tails {
+        for (address, partitions) in &brokers {
+            let places: Vec<_> =
+                partitions.iter().map(|partition| (*partition, starts[*partition], None)).collect();
+            conns.watch(Consuming::new(open(address)?, topic, &places, consumer))?;
+        }
+    }
+
+    Ok(conns)
+}
+
+impl Connections {
+    fn watch(&mut self, mut consumer: Consuming) -> Outcome<()> {
+        let token = self.producers.len() + self.consumers.len();
+        self.epoll.watch(consumer.stream.as_raw_fd(), token, false, true)?;
+        consumer.ask()?;
+        self.consumers.push(consumer);
+        Ok(())
+    }
+
+    /// Consumers that follow the tail.
+    fn tails(&self) -> impl Iterator<Item = &Consuming> {
+        self.consumers.iter().filter(|consumer| consumer.is_tail())
+    }
+
+    /// Starts the readers that catch up.
+    fn catch_up(&mut self, plan: &Plan) -> Outcome<()> {
+        let Some(catch_up) = &plan.catch_up else { return Ok(()) };
+        let of_topic = client::leaders(&plan.bootstrap, &catch_up.topic, Duration::from_secs(30))?;
+        for (address, partitions) in led(&of_topic) {
+            let stream =
+                client::Client::connect(address, Duration::from_secs(30))?.proven(&catch_up.topic)?;
             stream.set_nonblocking(true).map_err(|error| format!("{address}: {error}"))?;
-            Ok(Conn {
-                stream,
-                next_partition: i * partitions.len() / case.conns,
-                partitions: partitions.clone(),
-                next_id: 0,
-                input: vec![0; 64 * 1024],
-                filled: 0,
-                output: Vec::new(),
-                written: 0,
-                large: VecDeque::new(),
-                in_flight: VecDeque::new(),
-                last_base: vec![-1; leaders.len()],
-                wants_write: false,
-            })
-        })
-        .collect()
+            let places: Vec<_> = partitions
+                .iter()
+                .map(|partition| (*partition, 0, catch_up.ends.get(*partition).copied()))
+                .collect();
+            self.watch(Consuming::new(stream, &catch_up.topic, &places, usize::MAX))?;
+        }
+        Ok(())
+    }
+
+    /// What readers that catch up got: 10^6 bytes per second of the window, and of the time until they were done.
+    fn caught_up(&self, from: Instant, elapsed: Duration) -> (f64, f64) {
+        let readers: Vec<&Consuming> = self.consumers.iter().filter(|consumer| !consumer.is_tail()).collect();
+        let bytes: u64 = readers.iter().map(|reader| reader.bytes).sum();
+        let end = |reader: &&Consuming| reader.finished.map_or(elapsed, |at| at - from);
+        let took = readers.iter().map(end).max().unwrap_or(elapsed);
+        (bytes as f64 / 1e6 / elapsed.as_secs_f64(), bytes as f64 / 1e6 / took.as_secs_f64().max(1e-9))
+    }
+
+    fn unfairness(&self) -> f64 {
+        let mut worst: Vec<u64> =
+            self.producers.iter().map(|producer| producer.worst_ns).filter(|worst| *worst > 0).collect();
+        worst.sort_unstable();
+        match (worst.last(), worst.get(worst.len() / 2)) {
+            (Some(most), Some(median)) => *most as f64 / *median as f64,
+            _ => 1.0,
+        }
+    }
 }
 
 impl Run<'_> {
-    /// Serves events for `time`; with `refill` an answer brings a new request, without it ends when nothing is in flight.
-    fn pump(&mut self, conns: &mut [Conn], epoll: &mut Epoll, time: Duration, refill: bool) -> Outcome<()> {
+    fn begin(&mut self, conns: &mut Connections) -> Outcome<()> {
+        if self.case.rate > 0.0 {
+            return Ok(());
+        }
+        let now = Instant::now();
+        for token in 0..conns.producers.len() {
+            for _ in 0..self.case.depth {
+                conns.producers[token].queue(now, now, self.frames);
+            }
+            self.flush(conns, token)?;
+        }
+        Ok(())
+    }
+
+    /// Queues what the schedule wants by now, connection after connection, so that each has a schedule of its own; says how
+    /// long until the next is due.
+    fn schedule(&mut self, conns: &mut Connections) -> Outcome<Duration> {
+        loop {
+            let now = Instant::now();
+            let due = self.began + Duration::from_secs_f64(self.scheduled as f64 / self.case.rate);
+            if due > now {
+                return Ok(due - now);
+            }
+            let token = (self.scheduled % conns.producers.len() as u64) as usize;
+            self.scheduled += 1;
+            conns.producers[token].queue(due, now, self.frames);
+            self.flush(conns, token)?;
+        }
+    }
+
+    /// Serves events for `time`; with `refill` the load goes on, without it ends when nothing is in flight and every
+    /// consumer has all.
+    fn pump(&mut self, conns: &mut Connections, time: Duration, refill: bool) -> Outcome<()> {
         let deadline = Instant::now() + time;
         let mut heard = Instant::now();
         let mut ready = Vec::new();
         loop {
             let now = Instant::now();
             if now >= deadline {
-                let lost: usize = conns.iter().map(|conn| conn.in_flight.len()).sum();
-                return if refill {
-                    Ok(())
-                } else {
-                    Err(format!("{lost} requests were not answered within {time:?}"))
-                };
+                return if refill { Ok(()) } else { Err(self.unfinished(conns, time)) };
             }
-            if !refill && conns.iter().all(|conn| conn.in_flight.is_empty()) {
+            if !refill && self.is_done(conns) {
                 return Ok(());
             }
             if now - heard > Duration::from_secs(30) {
                 return Err("no answer for 30 s although requests are in flight: the broker is stuck".into());
             }
-            epoll.wait(100, &mut ready);
+            let mut wait = Duration::from_millis(100).min(deadline - now);
+            if refill && self.case.rate > 0.0 {
+                wait = wait.min(self.schedule(conns)?);
+            }
+            conns.epoll.wait(wait, &mut ready);
             for token in ready.iter().copied() {
                 heard = now;
-                let conn = &mut conns[token];
-                let answered = self.receive(conn)?;
-                if refill && answered > 0 {
-                    conn.queue(answered, self.frames);
-                }
-                conn.flush(epoll, token, self.frames)?;
+                self.event(conns, token, refill)?;
             }
         }
     }
 
-    /// Reads what is there and checks every whole answer: how many there were.
-    fn receive(&mut self, conn: &mut Conn) -> Outcome<usize> {
-        match conn.stream.read(&mut conn.input[conn.filled..]) {
-            Ok(0) => return Err("the broker closed a connection".into()),
-            Ok(n) => conn.filled += n,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
-            Err(error) => return Err(format!("receiving: {error}")),
-        }
+    fn event(&mut self, conns: &mut Connections, token: usize, refill: bool) -> Outcome<()> {
+        let Some(producer) = conns.producers.get_mut(token) else {
+            return self.consume(&mut conns.consumers[token - conns.producers.len()]);
+        };
         let now = Instant::now();
-        let (mut pos, mut answered) = (0, 0);
-        while let Some(size) = conn.input[pos..conn.filled].first_chunk::<4>() {
-            let size = i32::from_be_bytes(*size) as usize;
-            if size > conn.input.len() - 4 {
-                return Err(format!("an answer of {size} bytes to a Produce"));
+        let Run { ledgers, timelines, latencies, measuring, verified, .. } = self;
+        let answered = producer.receive(|request, base_offset, worst_ns| {
+            ledgers[request.partition].acknowledge(base_offset)?;
+            timelines[request.partition].acknowledged(base_offset, request.intended, *measuring, |latency| {
+                latencies.end_to_end.saturating_record(latency.as_nanos() as u64);
+            });
+            if *measuring {
+                let ns = now.saturating_duration_since(request.intended).as_nanos() as u64;
+                *worst_ns = (*worst_ns).max(ns);
+                latencies.produce.saturating_record(ns);
+                let service = now.saturating_duration_since(request.sent).as_nanos() as u64;
+                latencies.service.saturating_record(service);
             }
-            if conn.filled - pos - 4 < size {
-                break;
+            Ok(())
+        })?;
+        *verified += answered as u64;
+        if refill && self.case.rate == 0.0 {
+            for _ in 0..answered {
+                producer.queue(now, now, self.frames);
             }
-            let answer = frames::produced(&conn.input[pos + 4..pos + 4 + size])?;
-            let request = conn.in_flight.pop_front().ok_or("an answer without a request")?;
-            self.check(conn, &request, &answer)?;
-            if self.measuring {
-                self.latency_ns.saturating_record((now - request.at).as_nanos() as u64);
-            }
-            pos += 4 + size;
-            answered += 1;
         }
-        conn.input.copy_within(pos..conn.filled, 0);
-        conn.filled -= pos;
-        self.verified += answered as u64;
-        Ok(answered)
+        self.flush(conns, token)
     }
 
-    fn check(&mut self, conn: &mut Conn, request: &InFlight, answer: &frames::Produced) -> Outcome<()> {
-        let place = format!("partition {}", request.partition);
-        if answer.correlation_id != request.id || answer.partition != request.partition as i32 {
-            return Err(format!("answers out of order: {answer:?} for request {} to {place}", request.id));
-        }
-        if answer.error != 0 {
-            return Err(format!("{place}: error code {}", answer.error));
-        }
-        let last = &mut conn.last_base[request.partition];
-        if answer.base_offset <= *last {
-            return Err(format!("{place}: offset {} acknowledged after {last}", answer.base_offset));
-        }
-        *last = answer.base_offset;
-        self.ledgers[request.partition]
-            .acknowledge(answer.base_offset)
-            .map_err(|error| format!("{place}: {error}"))
-    }
-}
-
-impl Conn {
-    /// Queues `count` requests to this connection's partitions in turn.
-    fn queue(&mut self, count: usize, frames: &[Vec<u8>]) {
+    fn consume(&mut self, consumer: &mut Consuming) -> Outcome<()> {
+        let tail = consumer.is_tail();
+        let number = consumer.consumer;
+        let Run { timelines, latencies, .. } = self;
         let now = Instant::now();
-        for _ in 0..count {
-            let partition = self.partitions[self.next_partition % self.partitions.len()];
-            self.next_partition += 1;
-            self.next_id = self.next_id.wrapping_add(1);
-            self.in_flight.push_back(InFlight { id: self.next_id, partition, at: now });
-            let frame = &frames[partition];
-            if frame.len() > COPY_MAX {
-                self.large.push_back(Large { id: self.next_id, frame: partition, written: 0 });
-                continue;
+        consumer.receive(|partition, batch| {
+            if tail {
+                timelines[partition].arrived(batch.base_offset, number, now, |latency| {
+                    latencies.end_to_end.saturating_record(latency.as_nanos() as u64);
+                });
             }
-            let start = self.output.len();
-            self.output.extend_from_slice(frame);
-            self.output[start..][frames::CORRELATION].copy_from_slice(&self.next_id.to_be_bytes());
-        }
+            Ok(())
+        })?;
+        Ok(())
     }
 
     /// Writes what the socket takes and asks for a writable event when something is left.
-    fn flush(&mut self, epoll: &Epoll, token: usize, frames: &[Vec<u8>]) -> Outcome<()> {
-        let done = self.write_small()? && self.write_large(frames)?;
-        if self.wants_write == done {
-            self.wants_write = !done;
-            epoll.watch(self.stream.as_raw_fd(), token, !done, false)?;
+    fn flush(&mut self, conns: &mut Connections, token: usize) -> Outcome<()> {
+        let producer = &mut conns.producers[token];
+        let done = producer.write(self.frames)?;
+        if producer.wants_write == done {
+            producer.wants_write = !done;
+            conns.epoll.watch(producer.stream.as_raw_fd(), token, !done, false)?;
         }
         Ok(())
     }
 
-    fn write_small(&mut self) -> Outcome<bool> {
-        while self.written < self.output.len() {
-            match written(self.stream.write(&self.output[self.written..]))? {
-                0 => return Ok(false),
-                n => self.written += n,
-            }
-        }
-        self.output.clear();
-        self.written = 0;
-        Ok(true)
+    fn is_done(&self, conns: &Connections) -> bool {
+        let ends: Vec<i64> = self.ledgers.iter().map(Ledger::end).collect();
+        conns.producers.iter().all(|producer| producer.in_flight.is_empty())
+            && conns.tails().all(|consumer| consumer.reached(&ends))
     }
 
-    fn write_large(&mut self, frames: &[Vec<u8>]) -> Outcome<bool> {
-        while let Some(large) = self.large.front_mut() {
-            let frame = &frames[large.frame];
-            let mut head = [0; frames::CORRELATION.end];
-            head.copy_from_slice(&frame[..frames::CORRELATION.end]);
-            head[frames::CORRELATION].copy_from_slice(&large.id.to_be_bytes());
-            let rest = &frame[large.written.max(head.len())..];
-            let slices = [&head[large.written.min(head.len())..], rest].map(std::io::IoSlice::new);
-            match written(self.stream.write_vectored(&slices))? {
-                0 => return Ok(false),
-                n => large.written += n,
-            }
-            if large.written == frame.len() {
-                self.large.pop_front();
-            }
-        }
-        Ok(true)
-    }
-}
-
-/// Bytes taken by a write; 0 when the socket is full.
-fn written(result: std::io::Result<usize>) -> Outcome<usize> {
-    match result {
-        Ok(n) => Ok(n),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
-        Err(error) => Err(format!("sending: {error}")),
+    fn unfinished(&self, conns: &Connections, time: Duration) -> String {
+        let lost: usize = conns.producers.iter().map(|producer| producer.in_flight.len()).sum();
+        format!("{lost} requests were not answered, or consumers not served, within {time:?}")
     }
 }

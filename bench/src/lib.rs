@@ -6,6 +6,9 @@ pub mod args;
 pub mod batch;
 pub mod checks;
 pub mod client;
+pub mod compare;
+pub mod consuming;
+pub mod end_to_end;
 pub mod first;
 pub mod floor;
 pub mod floor_journal;
@@ -15,6 +18,7 @@ pub mod ledger;
 pub mod limits;
 pub mod load;
 pub mod procfs;
+pub mod producing;
 pub mod server;
 pub mod sys;
 

@@ -5,7 +5,8 @@ use crate::{Outcome, batch};
 use hdrhistogram::Histogram;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A closed-loop load: every connection keeps `depth` requests in flight, one batch each, acks=all.
+/// A load: batches produced with acks=all, beside consumers if there are any. Closed loop: every connection keeps `depth`
+/// requests in flight. Open loop: requests are due at fixed times, whatever the broker does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Case {
     pub name: &'static str,
@@ -16,24 +17,47 @@ pub struct Case {
     pub records: usize,
     /// Bytes of one record's value.
     pub value_bytes: usize,
+    /// Requests per second over all connections; 0 = closed loop.
+    pub rate: f64,
+    /// Consumers that follow every partition's tail.
+    pub tails: usize,
 }
 
 /// One connection, one record of 100 B at a time: the latency load.
-pub const SYNC: Case = Case { name: "sync", conns: 1, depth: 1, partitions: 1, records: 1, value_bytes: 100 };
+pub const SYNC: Case = Case {
+    name: "sync",
+    conns: 1,
+    depth: 1,
+    partitions: 1,
+    records: 1,
+    value_bytes: 100,
+    rate: 0.0,
+    tails: 0,
+};
 /// 64 connections x 5 in flight, one record of 100 B per batch, 100 partitions: the load of many small requests.
-pub const TINY: Case =
-    Case { name: "tiny", conns: 64, depth: 5, partitions: 100, records: 1, value_bytes: 100 };
+pub const TINY: Case = Case { name: "tiny", conns: 64, depth: 5, partitions: 100, ..SYNC };
 /// 4 connections x 2 in flight, batches just under 1 MB, 4 partitions: the bandwidth load.
 pub const BULK: Case =
-    Case { name: "bulk", conns: 4, depth: 2, partitions: 4, records: 976, value_bytes: 1014 };
+    Case { name: "bulk", conns: 4, depth: 2, partitions: 4, records: 976, value_bytes: 1014, ..SYNC };
+/// 10 records of 1 KB per request, 16 partitions, at a given rate with one consumer: the end-to-end load.
+pub const PACED: Case = Case {
+    name: "paced",
+    conns: 16,
+    depth: 0,
+    partitions: 16,
+    records: 10,
+    value_bytes: 1014,
+    rate: 1000.0,
+    tails: 1,
+};
 
 /// All loads.
 pub const CASES: &[Case] = &[SYNC, TINY, BULK];
 
 /// The load named `name`.
 pub fn case(name: &str) -> Outcome<Case> {
-    let found = CASES.iter().find(|case| case.name == name);
-    found.copied().ok_or_else(|| format!("--case {name}: there are sync, tiny and bulk"))
+    let found = CASES.iter().chain([&PACED]).find(|case| case.name == name);
+    found.copied().ok_or_else(|| format!("--case {name}: there are sync, tiny, bulk and paced"))
 }
 
 impl Case {
@@ -76,6 +100,51 @@ pub struct Plan {
     pub topic: Option<String>,
     /// Configs of the topic.
     pub configs: Vec<(String, String)>,
+    /// A reader that catches up beside the load; none: nobody does.
+    pub catch_up: Option<CatchUp>,
+}
+
+/// A topic to be read from offset 0 to its ends.
+#[derive(Clone, Debug)]
+pub struct CatchUp {
+    pub topic: String,
+    /// The offset behind the last record, per partition.
+    pub ends: Vec<i64>,
+}
+
+/// Latencies of one window, nanoseconds.
+#[derive(Clone, Debug)]
+pub struct Latencies {
+    /// From the intended send (closed loop: the send) to the answer.
+    pub produce: Histogram<u64>,
+    /// From the send to the answer.
+    pub service: Histogram<u64>,
+    /// From the intended send to the batch's arrival at a consumer.
+    pub end_to_end: Histogram<u64>,
+}
+
+impl Latencies {
+    /// Empty ones, up to two minutes with three digits.
+    pub fn new() -> Outcome<Latencies> {
+        let empty = || Histogram::new_with_bounds(1, 120_000_000_000, 3).map_err(|error| error.to_string());
+        Ok(Latencies { produce: empty()?, service: empty()?, end_to_end: empty()? })
+    }
+
+    /// Adds another window's.
+    pub fn merge(&mut self, other: &Latencies) -> Outcome<()> {
+        let pairs = [
+            (&mut self.produce, &other.produce),
+            (&mut self.service, &other.service),
+            (&mut self.end_to_end, &other.end_to_end),
+        ];
+        pairs.into_iter().try_for_each(|(to, from)| to.add(from)).map_err(|error| error.to_string())
+    }
+}
+
+/// A quantile, microseconds; none when fewer than ten samples lie beyond it: then it says nothing.
+pub fn quantile_us(histogram: &Histogram<u64>, quantile: f64) -> Option<f64> {
+    let beyond = histogram.len() as f64 * (1.0 - quantile);
+    (beyond >= 10.0).then(|| histogram.value_at_quantile(quantile) as f64 / 1000.0)
 }
 
 /// What one run measured. Latencies are in microseconds, from the request's write to its answer's read.
@@ -100,6 +169,20 @@ pub struct Measured {
     pub switches_per_request: f64,
     pub rss_mb: f64,
     pub rss_max_mb: f64,
+    /// Bytes the broker had written to the device per byte of batches.
+    pub disk_per_byte: f64,
+    /// Bytes consumers got, 10^6 per second.
+    pub consumed_mb_per_s: f64,
+    /// Broker CPU seconds per 10^9 bytes produced and consumed.
+    pub cpu_s_per_gb_moved: f64,
+    /// What the reader that catches up got until it was done or the window ended, 10^6 bytes per second.
+    pub catch_up_mb_per_s: f64,
+    /// Worst latency of the worst connection over that of the median one.
+    pub unfairness: f64,
+    /// The offset behind the last record, per partition.
+    pub ends: Vec<i64>,
+    pub topic: String,
+    pub latencies: Option<Latencies>,
 }
 
 impl Measured {
@@ -136,6 +219,10 @@ impl Measured {
         self.cpu_us_per_request = cpu_us / requests;
         self.cpu_s_per_gb = cpu_us / 1e6 / (requests * batch_bytes as f64 / 1e9);
         self.switches_per_request = after.switches.saturating_sub(before.switches) as f64 / requests;
+        let written = after.written_bytes.saturating_sub(before.written_bytes) as f64;
+        self.disk_per_byte = written / (requests * batch_bytes as f64);
+        let moved = (self.mb_per_s + self.consumed_mb_per_s) * self.seconds / 1e3;
+        self.cpu_s_per_gb_moved = cpu_us / 1e6 / moved;
         self.rss_mb = after.rss_bytes as f64 / 1e6;
         self.rss_max_mb = after.rss_max_bytes as f64 / 1e6;
     }
@@ -145,7 +232,9 @@ impl Measured {
         format!(
             "{{\"case\":\"{}\",\"seconds\":{:.3},\"requests\":{},\"verified\":{},\"requests_per_s\":{:.1},\"mb_per_s\":{:.2},\
              \"p50_us\":{:.1},\"p99_us\":{:.1},\"p999_us\":{:.1},\"max_us\":{:.1},\"cpu_us_per_request\":{:.3},\
-             \"cpu_s_per_gb\":{:.4},\"switches_per_request\":{:.4},\"rss_mb\":{:.1},\"rss_max_mb\":{:.1}}}",
+             \"cpu_s_per_gb\":{:.4},\"switches_per_request\":{:.4},\"rss_mb\":{:.1},\"rss_max_mb\":{:.1},\"disk_per_byte\":{:.3},\"consumed_mb_per_s\":{:.2},\
+             \"cpu_s_per_gb_moved\":{:.4},\"catch_up_mb_per_s\":{:.1},\"unfairness\":{:.2},\"service_p99_us\":{:.1},\
+             \"e2e_p50_us\":{:.1},\"e2e_p99_us\":{:.1},\"e2e_p9999_us\":{:.1}}}",
             self.case,
             self.seconds,
             self.requests,
@@ -160,8 +249,23 @@ impl Measured {
             self.cpu_s_per_gb,
             self.switches_per_request,
             self.rss_mb,
-            self.rss_max_mb
+            self.rss_max_mb,
+            self.disk_per_byte,
+            self.consumed_mb_per_s,
+            self.cpu_s_per_gb_moved,
+            self.catch_up_mb_per_s,
+            self.unfairness,
+            self.at(|l| &l.service, 0.99),
+            self.at(|l| &l.end_to_end, 0.5),
+            self.at(|l| &l.end_to_end, 0.99),
+            self.at(|l| &l.end_to_end, 0.9999)
         )
+    }
+
+    /// A quantile of one of the histograms, microseconds; NaN with too few samples.
+    pub fn at(&self, which: impl Fn(&Latencies) -> &Histogram<u64>, quantile: f64) -> f64 {
+        let found = self.latencies.as_ref().and_then(|latencies| quantile_us(which(latencies), quantile));
+        found.unwrap_or(f64::NAN)
     }
 
     /// One line for a person.

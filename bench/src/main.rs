@@ -1,7 +1,8 @@
-//! The bench program: `load`, `limits`, `floor`, `first`, `smoke`, `idle`. Only reads arguments and prints; the work is in
+//! The bench program: `load`, `limits`, `floor`, `first`, `compare`, `smoke`, `idle`. Only reads arguments and prints; the work is in
 //! the library.
 
 use pelton_bench::args::Args;
+use pelton_bench::compare::{self, cases::Times, systems::Programs};
 use pelton_bench::load::{self, Plan};
 use pelton_bench::{Outcome, checks, first, floor, generator, limits, server};
 use std::path::PathBuf;
@@ -9,12 +10,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 const HELP: &str = "\
-pelton-bench load   --bootstrap H:P --case sync|tiny|bulk [--seconds 5] [--warmup 2] [--broker-pid PID] [--topic T] [--core 1]
-                    [-X topic.config=value]
+pelton-bench load   --bootstrap H:P --case sync|tiny|bulk|paced [--seconds 5] [--warmup 2] [--rate REQUESTS/S] [--tails N]
+                    [--broker-pid PID] [--topic T] [--core 1] [-X topic.config=value]
 pelton-bench limits [--dir DIR]
 pelton-bench floor  --port P [--durable DEPTH --data FILE] [--spin-us 0]
 pelton-bench first  --out DIR [--rounds 3] [--seconds 6] [--warmup 3] [--port 19700] [--pelton FILE|none]
                     [--kafka yes|no] [--jars DIR] [--dir DIR] [-X broker.key=value]
+pelton-bench compare --out DIR [--quick] [--rounds 5] [--cases H1,H2,H3,H4,H5,H6,H7,H9] [--seconds 10] [--long 60]
+                    [--warmup 2] [--port 19700] [--pelton FILE|none] [--kafka yes|no] [--jars DIR] [--dir DIR]
 pelton-bench smoke  [--seconds 2] [--port 19700] [--pelton FILE|none] [-X broker.key=value]
 pelton-bench idle   [--seconds 5] [--port 19700] [--pelton FILE] [-X broker.key=value]";
 
@@ -22,6 +25,11 @@ const OPTIONS: &[&str] = &[
     "bootstrap",
     "case",
     "seconds",
+    "rate",
+    "quick!",
+    "long",
+    "cases",
+    "tails",
     "warmup",
     "broker-pid",
     "topic",
@@ -62,7 +70,8 @@ fn run(args: &Args) -> Outcome<()> {
             let durable = if depth > 0 { Some((PathBuf::from(args.required("data")?), depth)) } else { None };
             floor::serve(&floor::Options { port, durable, spin_us: args.number("spin-us", 0)? })
         }
-        "first" => compare(args, port),
+        "first" => first_figures(args, port),
+        "compare" => full(args, port),
         "smoke" => {
             let pelton = pelton(args)?;
             checks::smoke(pelton.as_deref(), port, seconds(args, "seconds", 2.0)?, &args.extra)?;
@@ -102,18 +111,51 @@ fn one_load(args: &Args) -> Outcome<()> {
         core: args.number("core", 1)?,
         topic: args.text("topic").map(str::to_string),
         configs: configs.ok_or("-X needs key=value")?,
+        catch_up: None,
     };
-    let measured = generator::run(&load::case(args.required("case")?)?, &plan)?;
+    let mut case = load::case(args.required("case")?)?;
+    case.rate = args.number("rate", case.rate)?;
+    case.tails = args.number("tails", case.tails)?;
+    let measured = generator::run(&case, &plan)?;
     println!("{}", measured.json());
     eprintln!("{}", measured.line());
     Ok(())
 }
 
-fn compare(args: &Args, port: u16) -> Outcome<()> {
-    let jars = match args.text("kafka") {
-        Some("no") => None,
-        _ => Some(server::kafka_jars(args.text("jars"))?),
-    };
+fn jars(args: &Args) -> Outcome<Option<PathBuf>> {
+    match args.text("kafka") {
+        Some("no") => Ok(None),
+        _ => server::kafka_jars(args.text("jars")).map(Some),
+    }
+}
+
+/// The whole comparison; `--quick` in at most three minutes, and without Kafka unless asked for.
+fn full(args: &Args, port: u16) -> Outcome<()> {
+    let quick = args.text("quick").is_some();
+    let (rounds, measure, long, warmup) = if quick { (1, 2.0, 3.0, 0.5) } else { (5, 10.0, 60.0, 2.0) };
+    let jars = if quick && args.text("kafka").is_none() { None } else { jars(args)? };
+    let cases = args.text("cases").unwrap_or("H1,H2,H3,H4,H5,H6,H7,H9");
+    let cases: Vec<String> = cases.split(',').map(str::to_string).collect();
+    if let Some(unknown) = cases.iter().find(|case| !compare::cases::CASES.contains(&case.as_str())) {
+        return Err(format!("--cases {unknown}: there are {}", compare::cases::CASES.join(", ")));
+    }
+    compare::run(&compare::Options {
+        out: PathBuf::from(args.required("out")?),
+        rounds: args.number("rounds", rounds)?,
+        times: Times {
+            warmup: seconds(args, "warmup", warmup)?,
+            measure: seconds(args, "seconds", measure)?,
+            long: seconds(args, "long", long)?,
+        },
+        cases,
+        programs: Programs { pelton: pelton(args)?, jars, extra: args.extra.clone(), port },
+        scratch: args.text("dir").map(str::to_string),
+        strict: quick,
+    })
+}
+
+fn first_figures(args: &Args, port: u16) -> Outcome<()> {
+    let jars = jars(args)?;
     first::run(&first::Options {
         out: PathBuf::from(args.required("out")?),
         rounds: args.number("rounds", 3)?,

@@ -13,6 +13,8 @@ pub struct Usage {
     pub rss_bytes: u64,
     /// Most resident memory so far, bytes.
     pub rss_max_bytes: u64,
+    /// Bytes it caused to be written to devices.
+    pub written_bytes: u64,
 }
 
 /// Reads the counters of `pid`; an error when the process is gone.
@@ -28,12 +30,21 @@ pub fn usage(pid: u32) -> Outcome<Usage> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(gone)?;
     usage.rss_bytes = field(&status, "VmRSS:") * 1024;
     usage.rss_max_bytes = field(&status, "VmHWM:") * 1024;
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    usage.written_bytes = field(&io, "write_bytes:");
     for task in std::fs::read_dir(format!("/proc/{pid}/task")).map_err(gone)?.flatten() {
         let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
         usage.switches +=
             field(&status, "voluntary_ctxt_switches:") + field(&status, "nonvoluntary_ctxt_switches:");
     }
     Ok(usage)
+}
+
+/// Nanoseconds the live threads of `pid` have run, as the scheduler counts them.
+pub fn run_ns(pid: u32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok());
+    stats.filter_map(|text| text.split(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 fn field(status: &str, name: &str) -> u64 {

@@ -128,10 +128,10 @@ pub fn pelton_within(program: &Path, place: &Place, extra: &[String], patience: 
 }
 
 /// Starts the floor: this program's own `floor` command.
-pub fn floor(place: &Place, durable_depth: Option<usize>) -> Outcome<Server> {
+pub fn floor(place: &Place, durable_depth: Option<usize>, spin_us: u64) -> Outcome<Server> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = command(&program, &place.cores);
-    command.args(["floor", "--port", &place.port.to_string()]);
+    command.args(["floor", "--port", &place.port.to_string(), "--spin-us", &spin_us.to_string()]);
     if let Some(depth) = durable_depth {
         command.args(["--durable", &depth.to_string()]).arg("--data").arg(place.dir.join("journal"));
     }

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// Alignment of memory, offsets and lengths for direct I/O, bytes.
 pub const ALIGN: usize = 4096;
@@ -71,20 +72,45 @@ impl Epoll {
         if rc == 0 { Ok(()) } else { Err(format!("epoll_ctl: {}", std::io::Error::last_os_error())) }
     }
 
-    /// Tokens that are ready, after at most `timeout_ms`.
-    pub fn wait(&mut self, timeout_ms: i32, ready: &mut Vec<usize>) {
+    /// Tokens that are ready, after at most `timeout`.
+    pub fn wait(&mut self, timeout: Duration, ready: &mut Vec<usize>) {
         ready.clear();
-        // SAFETY: the kernel writes at most as many events as the vector holds.
+        let time = libc::timespec {
+            tv_sec: timeout.as_secs() as libc::time_t,
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
+        // SAFETY: the kernel writes at most as many events as the vector holds; no signal mask is given.
         let n = unsafe {
-            libc::epoll_wait(
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
                 self.fd.as_raw_fd(),
                 self.events.as_mut_ptr(),
                 self.events.len() as i32,
-                timeout_ms,
+                &raw const time,
+                std::ptr::null::<libc::sigset_t>(),
+                0usize,
             )
         };
         ready.extend(self.events[..n.max(0) as usize].iter().map(|event| event.u64 as usize));
     }
+}
+
+/// Lets this thread's timers fire within a microsecond instead of the usual 50.
+pub fn precise_timers() {
+    // SAFETY: plain system call on the calling thread.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_000u64) };
+}
+
+/// Raises the limit of open files to the hard limit, for this process and those it starts: that limit.
+pub fn raise_descriptors() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a live struct.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+    }
+    limit.rlim_cur
 }
 
 /// Memory aligned for direct I/O.

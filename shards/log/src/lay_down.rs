@@ -57,6 +57,8 @@ impl Storage {
             || self.is_starved()
             || self.journal.used_bytes() > self.config.journal_bytes / 2
             || self.journal.pinned_bytes() > self.config.tail_bytes / 2
+            // Memory is given back in order: one small batch may hold up many direct ones, which fill no journal.
+            || self.journal.resident_bytes() > self.config.tail_bytes
     }
 
     fn start_lay_down(&mut self, now: Now, slot: PartitionSlot, out: &mut Vec<DiskEffect>) {
@@ -95,8 +97,9 @@ impl Storage {
             return;
         };
         let batches: Vec<TailBatch> = partition.tail.range(plan.from..plan.to).cloned().collect();
+        let behind = partition.bytes_behind(plan.to, BLOCK_BYTES);
         let spoil = self.config.sabotaged(Sabotage::ReuseBufferEarly);
-        let (mut writes, partial) = writes_of(position, partial, &batches, spoil);
+        let (mut writes, partial) = writes_of(position, partial, &batches, &behind, spoil);
         let Some((position, bytes)) = writes.pop_front() else { return };
         if let Some(partition) = self.partition_mut(slot) {
             let laid = |batch: &TailBatch| (batch.fact, batch.sequence, batch.direct.is_some());
@@ -277,6 +280,7 @@ fn writes_of(
     mut position: u64,
     mut partial: Vec<u8>,
     batches: &[TailBatch],
+    behind: &[u8],
     spoil: bool,
 ) -> (VecDeque<(u64, Bytes)>, Vec<u8>) {
     let mut writes = VecDeque::new();
@@ -291,7 +295,10 @@ fn writes_of(
         let end = position + partial.len() as u64 + length;
         let (bytes, unfinished) = match image {
             Some(image) => image,
-            None => write_of(&partial, &rest[..count], spoil),
+            // A direct batch that recovery found behind the last of these must not be overwritten by zeros, or a second
+            // crash would miss it.
+            None if count == rest.len() => write_of(&partial, rest, behind, spoil),
+            None => write_of(&partial, &rest[..count], &[], spoil),
         };
         writes.push_back((position, bytes));
         (partial, rest) = (unfinished, &rest[count..]);
@@ -309,8 +316,9 @@ fn image_of(batch: &TailBatch, unfinished: usize) -> Option<(Bytes, Vec<u8>)> {
         .then(|| (image.clone(), image[end - end % BLOCK_BYTES..end].to_vec()))
 }
 
-/// The write: the unfinished block, the batches, zeros up to whole blocks; and the block then unfinished.
-fn write_of(partial: &[u8], batches: &[TailBatch], spoil: bool) -> (Bytes, Vec<u8>) {
+/// The write: the unfinished block, the batches, what is `behind` them and then zeros up to whole blocks; and the block then
+/// unfinished.
+fn write_of(partial: &[u8], batches: &[TailBatch], behind: &[u8], spoil: bool) -> (Bytes, Vec<u8>) {
     let total = partial.len() + batches.iter().map(|batch| batch.bytes.len()).sum::<usize>();
     let whole = AlignedBuffer::round_up(total);
     let mut buffer = AlignedBuffer::with_capacity(whole);
@@ -324,6 +332,7 @@ fn write_of(partial: &[u8], batches: &[TailBatch], spoil: bool) -> (Bytes, Vec<u
         }
     }
     let rest = buffer.as_mut_slice()[total - total % BLOCK_BYTES..].to_vec();
+    buffer.extend_from_slice(&behind[..behind.len().min(whole - total)]);
     buffer.pad_to(whole);
     (buffer.freeze(), rest)
 }

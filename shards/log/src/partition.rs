@@ -182,6 +182,19 @@ impl PartitionLog {
         Some(bytes)
     }
 
+    /// Up to `count` bytes of log that come behind the tail's batch before `index`, in the same segment.
+    pub fn bytes_behind(&self, index: usize, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(count);
+        for batch in self.tail.iter().skip(index).take_while(|batch| !batch.begins_segment) {
+            let left = count - bytes.len();
+            bytes.extend_from_slice(&batch.bytes[..batch.bytes.len().min(left)]);
+            if bytes.len() == count {
+                break;
+            }
+        }
+        bytes
+    }
+
     /// Takes in a batch that was sealed into a group.
     pub fn push_tail(&mut self, batch: TailBatch) {
         self.unlaid_bytes += batch.fact.length;

@@ -333,3 +333,21 @@ fn many_partitions_share_groups() {
         assert_eq!(world.read_all(slot, 0, 4, 1000).len(), 4);
     }
 }
+
+#[test]
+fn one_small_batch_does_not_keep_direct_ones_in_memory() {
+    let config = StorageConfig { direct_bytes: 5_000, ..small() };
+    let tail_bytes = config.tail_bytes;
+    let mut world = World::new(config);
+    let (idle, busy) = (world.open(0), world.open(1));
+    world.settle();
+    world.append(idle, batch(1, 10, 0));
+    let mut peak = 0;
+    for round in 0..100 {
+        world.append(busy, batch(1, 10_000, round));
+        world.settle();
+        peak = peak.max(world.storage.journal.resident_bytes());
+    }
+    assert!(peak <= tail_bytes + 20_000, "{peak} bytes stay in memory");
+    assert_eq!(world.storage.flushed_end_offset(busy), Offset(100));
+}

@@ -1,22 +1,36 @@
-//! Consumer groups. So far only where a group's coordinator is; the groups themselves come with their own issue. No I/O.
+//! Consumer groups: the coordinator of the groups of one `__consumer_offsets` partition as a state machine. Requests,
+//! time and the log's results go in, answers and appends come out. No I/O, no clock.
 #![forbid(unsafe_code)]
 
+mod admin;
+mod classic;
+mod config;
+mod consumer;
+mod coordinator;
+mod effect;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
+mod offsets;
+mod pending;
+pub mod records;
+mod request;
+mod timers;
+mod topics;
+
+#[cfg(test)]
+mod tests;
+
 use pelton_wire::hash::java_string_hash;
+
+pub use config::{GroupConfig, MigrationPolicy};
+pub use coordinator::Coordinator;
+pub use effect::{GroupEffect, Ticket};
+pub use request::{GroupRequest, GroupResponse, RequestContext, RequestToken, refusal};
+pub use topics::TopicsView;
 
 /// The partition of `__consumer_offsets` that a group's offsets belong to, and with it the group's coordinator
 /// (Kafka's `Utils.abs(groupId.hashCode) % partitions`).
 pub fn coordinator_partition(group_id: &str, partitions: i32) -> i32 {
     (java_string_hash(group_id) & 0x7fff_ffff) % partitions.max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn agrees_with_kafka() {
-        assert_eq!(coordinator_partition("hello", 50), 99162322 % 50);
-        assert_eq!(coordinator_partition("", 50), 0);
-        assert!((0..50).contains(&coordinator_partition("a group whose hash is negative", 50)));
-    }
 }

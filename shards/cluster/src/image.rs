@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pelton_model::{LeaderEpoch, PartitionKey, TopicId};
+use pelton_model::{LeaderEpoch, PartitionKey, Replica, TopicId};
 
-use crate::record::{ConfigResource, MetadataRecord, RecordError, Replica, decode_batch, encode_batch};
+use crate::record::{ConfigResource, MetadataRecord, RecordError, decode_batch, encode_batch};
 
 /// A partition.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use pelton_model::{NodeId, ShardId};
+use pelton_model::{NodeId, Replica, ShardId};
 
 use crate::image::MetadataImage;
-use crate::record::{MetadataRecord, Replica};
+use crate::record::MetadataRecord;
 
 /// Hands out shards.
 pub struct Placement {

@@ -1,17 +1,8 @@
 //! Metadata records: what the controller writes and every shard applies. Encoded by hand, each with its kind and version;
 //! read with bounds, since they come from a disk.
 
-use pelton_model::{LeaderEpoch, NodeId, ShardId, TopicId};
+use pelton_model::{LeaderEpoch, NodeId, Replica, ShardId, TopicId};
 use uuid::Uuid;
-
-/// A replica's place.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Replica {
-    /// The node.
-    pub node: NodeId,
-    /// The shard of that node.
-    pub shard: ShardId,
-}
 
 /// What a setting belongs to.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]

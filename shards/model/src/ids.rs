@@ -57,3 +57,43 @@ pub struct Offset(pub i64);
 /// The epoch of a partition's leader; every batch stores the one it was appended under (KIP-101).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct LeaderEpoch(pub i32);
+
+/// A replica's place: a shard of a node. What it is there across restarts is told apart by its [`ReplicaEpoch`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Replica {
+    /// The node.
+    pub node: NodeId,
+    /// The shard of that node.
+    pub shard: ShardId,
+}
+
+impl fmt::Display for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.node.0, self.shard.0)
+    }
+}
+
+/// Index of an entry of the metadata log; 0 = none yet.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct MetadataOffset(pub u64);
+
+/// One life of a node's process: the metadata log's index of its registration. Kafka's broker epoch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct NodeEpoch(pub u64);
+
+/// One life of a shard within a life of its node: counts its restarts, from 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ShardEpoch(pub u32);
+
+/// One uninterrupted life of a replica. What an earlier life acknowledged never counts for a later one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ReplicaEpoch {
+    /// Of the process.
+    pub node_epoch: NodeEpoch,
+    /// Of the shard in it.
+    pub shard_epoch: ShardEpoch,
+}
+
+/// Counts every change of a partition's record in the metadata; changes are compare-and-set on it (KIP-497).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct PartitionEpoch(pub i32);

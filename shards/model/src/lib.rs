@@ -6,6 +6,7 @@ pub mod aligned;
 pub mod config;
 pub mod ids;
 pub mod limits;
+pub mod partition_state;
 pub mod prng;
 pub mod time;
 pub mod topic_config;
@@ -13,8 +14,10 @@ pub mod topic_config;
 pub use aligned::AlignedBuffer;
 pub use config::{BrokerConfig, ListenerMode};
 pub use ids::{
-    BrokerId, ClusterId, ConnectionId, LeaderEpoch, NodeId, Offset, PartitionKey, ShardId, TopicId,
+    BrokerId, ClusterId, ConnectionId, LeaderEpoch, MetadataOffset, NodeEpoch, NodeId, Offset,
+    PartitionEpoch, PartitionKey, Replica, ReplicaEpoch, ShardEpoch, ShardId, TopicId,
 };
+pub use partition_state::{IsrMember, PartitionState};
 pub use prng::Prng;
 pub use time::Now;
 pub use topic_config::TopicConfig;

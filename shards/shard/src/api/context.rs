@@ -2,8 +2,8 @@
 
 use pelton_cluster::controller::{Refusal, Refused};
 use pelton_cluster::image::{MetadataImage, PartitionImage};
-use pelton_cluster::record::{MetadataRecord, Replica};
-use pelton_model::{BrokerConfig, BrokerId, ListenerMode, Now, ShardId};
+use pelton_cluster::record::MetadataRecord;
+use pelton_model::{BrokerConfig, BrokerId, ListenerMode, Now, Replica, ShardId};
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::KafkaString;
 

@@ -11,7 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("shards/wire", &["model"]),
     ("shards/log", &["wire", "model"]),
     ("shards/replica", &["log", "wire", "model"]),
-    ("shards/cluster", &["model"]),
+    ("shards/cluster", &["wire", "model"]),
     ("shards/group", &["wire", "model"]),
     ("shards/shard", &["wire", "log", "replica", "cluster", "group", "model"]),
     ("shards/reactor", &["shard", "model"]),

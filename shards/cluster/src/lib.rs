@@ -2,10 +2,12 @@
 //! plans the records. Here a quorum of one; several nodes will agree on the same records. No I/O, no clock.
 #![forbid(unsafe_code)]
 
+mod codec;
 pub mod config_defs;
 pub mod configs;
 pub mod controller;
 pub mod image;
 pub mod names;
 pub mod placement;
+pub mod quorum;
 pub mod record;

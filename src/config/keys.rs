@@ -2,7 +2,7 @@
 //! order matters where two names mean the same setting: the later wins.
 
 use pelton_model::limits::{NODE_ID_MAX, PARTITIONS_PER_TOPIC_MAX, SHARDS_MAX};
-use pelton_model::{ListenerMode, NodeId};
+use pelton_model::{ListenerMode, MigrationPolicy, NodeId};
 
 use super::StartConfig;
 use super::address::HostPort;
@@ -131,6 +131,28 @@ fn idle_ms(config: &mut StartConfig, value: &str) -> Result<(), String> {
     Ok(())
 }
 
+fn assignors(config: &mut StartConfig, value: &str) -> Result<(), String> {
+    let names: Vec<&str> = value.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    if names.is_empty() {
+        return Err("must name at least one of: uniform, range".to_string());
+    }
+    let names: Result<Vec<&str>, String> =
+        names.into_iter().map(|name| word(name, &["uniform", "range"])).collect();
+    config.broker.group.consumer_assignors = names?.into_iter().map(str::to_string).collect();
+    Ok(())
+}
+
+fn migration_policy(config: &mut StartConfig, value: &str) -> Result<(), String> {
+    let policies = ["disabled", "upgrade", "downgrade", "bidirectional"];
+    config.broker.group.migration_policy = match word(&value.to_lowercase(), &policies)? {
+        "disabled" => MigrationPolicy::Disabled,
+        "upgrade" => MigrationPolicy::Upgrade,
+        "downgrade" => MigrationPolicy::Downgrade,
+        _ => MigrationPolicy::Bidirectional,
+    };
+    Ok(())
+}
+
 fn unclean(config: &mut StartConfig, value: &str) -> Result<(), String> {
     if boolean(value)? {
         return Err("must be false: an unclean leader loses acknowledged records".to_string());
@@ -212,6 +234,32 @@ pub const KEYS: &[Key] = &[
     number!("max.incremental.fetch.session.cache.slots", broker.fetch_sessions_max, 0..=1_000_000),
     number!("producer.id.expiration.ms", broker.producer_id_expiration_ms, 1..=INT_MAX),
     number!("transaction.max.timeout.ms", broker.transaction_timeout_max_ms, 1..=INT_MAX),
+    // Groups and offsets.
+    number!("group.min.session.timeout.ms", broker.group.min_session_timeout_ms, 1..=INT_MAX),
+    number!("group.max.session.timeout.ms", broker.group.max_session_timeout_ms, 1..=INT_MAX),
+    number!("group.initial.rebalance.delay.ms", broker.group.initial_rebalance_delay_ms, 0..=INT_MAX),
+    number!("group.max.size", broker.group.group_max_size, 1..=INT_MAX),
+    number!("group.consumer.session.timeout.ms", broker.group.consumer_session_timeout_ms, 1..=INT_MAX),
+    number!("group.consumer.heartbeat.interval.ms", broker.group.consumer_heartbeat_interval_ms, 1..=INT_MAX),
+    number!("group.consumer.max.size", broker.group.consumer_max_size, 1..=INT_MAX),
+    number!(
+        "group.consumer.regex.refresh.interval.ms",
+        broker.group.regex_refresh_interval_ms,
+        10_000..=INT_MAX
+    ),
+    key("group.consumer.assignors", assignors),
+    key("group.consumer.migration.policy", migration_policy),
+    number!("offset.metadata.max.bytes", broker.group.offset_metadata_max_bytes, 0..=INT_MAX),
+    number!("offsets.retention.minutes", broker.group.offsets_retention_minutes, 1..=INT_MAX),
+    number!("offsets.retention.check.interval.ms", broker.group.offsets_retention_check_interval_ms, 1..=MAX),
+    number!(
+        "offsets.topic.num.partitions",
+        broker.offsets_topic_partitions,
+        1..=i64::from(PARTITIONS_PER_TOPIC_MAX)
+    ),
+    number!("offsets.topic.segment.bytes", broker.offsets_topic_segment_bytes, MIB..=INT_MAX),
+    number!("pelton.groups.max", broker.group.groups_max, 1..=INT_MAX),
+    number!("pelton.group.bytes.max", broker.group.group_bytes_max, 65_536..=INT_MAX),
     // Storage and the shards themselves.
     key("pelton.journal.bytes", |config, value| {
         config.broker.journal_bytes = bytes(value, 8 * MIB..=(1 << 40), MIB)?;
@@ -271,13 +319,13 @@ pub const KEYS: &[Key] = &[
     idle("socket.receive.buffer.bytes"),
     idle("log.retention.check.interval.ms"),
     idle("log.flush.scheduler.interval.ms"),
-    idle("group.initial.rebalance.delay.ms"),
-    idle("group.min.session.timeout.ms"),
-    idle("group.max.session.timeout.ms"),
-    idle("offsets.topic.num.partitions"),
     idle("offsets.topic.replication.factor"),
-    idle("offsets.retention.minutes"),
-    idle("offset.metadata.max.bytes"),
+    idle("offsets.topic.compression.codec"),
+    idle("offsets.load.buffer.size"),
+    idle("offsets.commit.timeout.ms"),
+    idle("group.coordinator.rebalance.protocols"),
+    idle("group.coordinator.threads"),
+    idle("group.coordinator.append.linger.ms"),
     idle("transaction.state.log.num.partitions"),
     idle("transaction.state.log.replication.factor"),
     idle("transaction.state.log.min.isr"),

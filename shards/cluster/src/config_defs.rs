@@ -1,6 +1,10 @@
 //! Every setting there is: name, type, default, what it does. Names and types are Kafka's (LogConfig, KafkaConfig);
 //! ours begin with `pelton.`.
 
+mod group;
+
+pub use group::GROUP;
+
 /// What values a setting takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -325,6 +329,11 @@ pub const BROKER: &[ConfigDef] = &[
 /// Accepted when a topic is created and otherwise unknown, so that old tools pass (KIP-724).
 pub const IGNORED: &[&str] = &["message.downconversion.enable", "message.format.version"];
 
+/// Every setting of brokers that is not a topic's default.
+pub fn broker() -> impl Iterator<Item = &'static ConfigDef> {
+    BROKER.iter().chain(GROUP)
+}
+
 /// A topic setting.
 pub fn topic(name: &str) -> Option<&'static ConfigDef> {
     TOPIC.iter().find(|def| def.name == name)
@@ -339,7 +348,7 @@ pub fn topic_of_synonym(name: &str) -> Option<&'static ConfigDef> {
 pub fn closest(name: &str) -> Option<&'static str> {
     TOPIC
         .iter()
-        .chain(BROKER)
+        .chain(broker())
         .map(|def| def.name)
         .min_by_key(|known| distance(known, name))
         .filter(|known| distance(known, name) <= known.len() / 3)
@@ -418,7 +427,7 @@ mod tests {
 
     #[test]
     fn every_default_is_a_value_and_names_ascend() {
-        for def in TOPIC.iter().chain(BROKER) {
+        for def in TOPIC.iter().chain(broker()) {
             assert_eq!(def.kind.check(def.default), Ok(()), "{}", def.name);
         }
         assert!(TOPIC.windows(2).all(|pair| pair[0].name < pair[1].name));

@@ -242,6 +242,11 @@ pub fn create_partitions(
         return Err((Refusal::UnknownTopic, "This server does not host this topic-partition.".to_string()));
     };
     let now = topic.partitions.len() as i32;
+    if name == names::OFFSETS_TOPIC {
+        let text =
+            format!("The number of partitions of {name} cannot change: groups would lose their offsets.");
+        return Err((Refusal::InvalidRequest, text));
+    }
     if count == now {
         return Err((Refusal::InvalidPartitions, format!("Topic already has {now} partition(s).")));
     }
@@ -351,7 +356,7 @@ pub fn alter_config(
 }
 
 fn broker_def(name: &str) -> Result<&'static ConfigDef, Refused> {
-    if config_defs::BROKER.iter().any(|def| def.name == name) {
+    if config_defs::broker().any(|def| def.name == name) {
         let text =
             format!("Cannot update these configs dynamically: [{name}]; give it at start (-X {name}=…)");
         return Err((Refusal::InvalidRequest, text));

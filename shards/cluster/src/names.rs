@@ -2,6 +2,16 @@
 
 use pelton_model::limits::TOPIC_NAME_BYTES_MAX;
 
+/// The topic of committed offsets and groups.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+/// Kafka's internal topics: clients may read them and not produce to them.
+const INTERNAL: &[&str] = &[OFFSETS_TOPIC, "__transaction_state", "__share_group_state"];
+
+/// Whether the broker itself writes the topic.
+pub fn is_internal(name: &str) -> bool {
+    INTERNAL.contains(&name)
+}
+
 /// Whether `name` may be a topic's.
 pub fn is_valid(name: &str) -> bool {
     check(name).is_ok()

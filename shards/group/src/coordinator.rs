@@ -12,7 +12,6 @@ use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::HeartbeatResponseData;
 
 use crate::classic::ClassicGroup;
-use crate::config::GroupConfig;
 use crate::consumer::ConsumerGroup;
 use crate::effect::{GroupEffect, Ticket};
 use crate::offsets::Offsets;
@@ -21,6 +20,7 @@ use crate::records::Record;
 use crate::request::{GroupRequest, GroupResponse, RequestContext, RequestToken, refusal};
 use crate::timers::{TimerKey, Timers};
 use crate::topics::TopicsView;
+use pelton_model::GroupConfig;
 
 /// A group of either protocol.
 #[derive(Clone, Debug)]

@@ -4,7 +4,6 @@
 
 mod admin;
 mod classic;
-mod config;
 mod consumer;
 mod coordinator;
 mod effect;
@@ -23,9 +22,9 @@ mod tests;
 
 use pelton_wire::hash::java_string_hash;
 
-pub use config::{GroupConfig, MigrationPolicy};
 pub use coordinator::Coordinator;
 pub use effect::{GroupEffect, Ticket};
+pub use pelton_model::{GroupConfig, MigrationPolicy};
 pub use request::{GroupRequest, GroupResponse, RequestContext, RequestToken, refusal};
 pub use topics::TopicsView;
 

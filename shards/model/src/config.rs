@@ -1,5 +1,6 @@
 //! The broker's settings, parsed and bounded once at start; keys are Kafka's where Kafka has one.
 
+use crate::group_config::GroupConfig;
 use crate::ids::{ClusterId, NodeId};
 
 /// How clients reach partitions of other shards (DESIGN section 4).
@@ -63,6 +64,12 @@ pub struct BrokerConfig {
     pub spin_us: u64,
     /// Fetch file ranges by splice rather than read and send (`pelton.fetch.splice`).
     pub fetch_splice: bool,
+    /// Settings of the group coordinator.
+    pub group: GroupConfig,
+    /// `offsets.topic.num.partitions`: partitions of `__consumer_offsets` when it is created.
+    pub offsets_topic_partitions: i32,
+    /// `offsets.topic.segment.bytes`: its segments, bytes.
+    pub offsets_topic_segment_bytes: i32,
     /// `log.*` defaults for topics, as (topic config name, value).
     pub topic_defaults: Vec<(String, String)>,
     /// Every broker setting given by the user, as (name, value), for DescribeConfigs.
@@ -97,6 +104,9 @@ impl BrokerConfig {
             tail_bytes: 64 * 1024 * 1024,
             spin_us: 0,
             fetch_splice: true,
+            group: GroupConfig::default(),
+            offsets_topic_partitions: 50,
+            offsets_topic_segment_bytes: 104_857_600,
             topic_defaults: Vec::new(),
             given: Vec::new(),
         }

@@ -4,6 +4,7 @@
 
 pub mod aligned;
 pub mod config;
+pub mod group_config;
 pub mod ids;
 pub mod limits;
 pub mod partition_state;
@@ -13,6 +14,7 @@ pub mod topic_config;
 
 pub use aligned::AlignedBuffer;
 pub use config::{BrokerConfig, ListenerMode};
+pub use group_config::{GroupConfig, MigrationPolicy};
 pub use ids::{
     BrokerId, ClusterId, ConnectionId, LeaderEpoch, MetadataOffset, NodeEpoch, NodeId, Offset,
     PartitionEpoch, PartitionKey, Replica, ReplicaEpoch, ShardEpoch, ShardId, TopicId,

@@ -112,6 +112,9 @@ impl Shard {
         plan: Result<ReadPlan, String>,
         out: &mut Vec<Effect>,
     ) {
+        if self.handle_load_read(now, token, &plan, out) {
+            return;
+        }
         let Some(id) = self.fetches.reads.remove(&token) else { return };
         let Some(operation) = self.fetches.operations.get(&id) else { return };
         let Some((Target::Local(slot), _)) = operation.parts.get(operation.cursor) else { return };

@@ -15,6 +15,7 @@ mod fetch_operation;
 pub mod fetch_session;
 mod fetching;
 mod gather;
+mod groups;
 pub mod message;
 mod metadata;
 mod partitions;

@@ -1,6 +1,7 @@
 //! What shards of one process tell each other. Values move; nothing is shared. Order is kept per pair of shards.
 
 use bytes::Bytes;
+use pelton_group::{GroupRequest, GroupResponse};
 use pelton_model::{Offset, PartitionKey};
 
 use crate::api::partition::{PartitionAnswer, PartitionOp};
@@ -41,10 +42,25 @@ pub enum ShardMessage {
     WatchFired { id: RequestId },
     /// Forget a watch; it may still fire.
     Unwatch { id: RequestId },
+    /// A request to a group coordinator of the receiver.
+    Group { id: RequestId, index: u32, ask: Box<GroupAsk> },
+    /// The answer to `Group`.
+    GroupDone { id: RequestId, index: u32, response: Box<GroupResponse> },
     /// One operation on one partition of the receiver.
     Partition { id: RequestId, index: u32, op: PartitionOp },
     /// The answer to `Partition`.
     PartitionDone { id: RequestId, index: u32, answer: PartitionAnswer },
+}
+
+/// A request to the coordinator of one partition of `__consumer_offsets`.
+#[derive(Debug)]
+pub struct GroupAsk {
+    /// The partition.
+    pub partition: i32,
+    /// Who asks.
+    pub context: pelton_group::RequestContext,
+    /// What is asked, of groups of that partition only.
+    pub request: GroupRequest,
 }
 
 /// One partition's share of a produce request.

@@ -119,6 +119,7 @@ impl Shard {
             });
         }
         self.partitions.set_topic(TopicRoute { id, name, partitions });
+        self.sync_seats(now, id, out);
     }
 
     fn open_partition(
@@ -150,6 +151,7 @@ impl Shard {
     }
 
     fn forget_topic(&mut self, now: Now, id: TopicId, out: &mut Vec<Effect>) {
+        self.forget_topic_of_groups(now, id, out);
         let slots = self.partitions.remove_topic(id);
         let mut done = Vec::new();
         for slot in slots {

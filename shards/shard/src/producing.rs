@@ -68,6 +68,15 @@ pub enum Blocked {
         /// The parts.
         parts: Vec<ProducePart>,
     },
+    /// A group coordinator's.
+    Group {
+        /// Its partition of `__consumer_offsets`.
+        partition: i32,
+        /// Its name for the append.
+        ticket: pelton_group::Ticket,
+        /// The batch.
+        batch: Bytes,
+    },
 }
 
 /// One produce request, checked and ready to append.
@@ -217,6 +226,7 @@ impl Shard {
             let bytes = match &blocked {
                 Blocked::Client { frame, .. } => frame.len(),
                 Blocked::Shard { parts, .. } => parts.iter().map(|part| part.records.len()).sum(),
+                Blocked::Group { batch, .. } => batch.len(),
             };
             if matches!(self.storage.admit(bytes), Admission::Later) {
                 self.blocked.push_front(blocked);
@@ -232,6 +242,9 @@ impl Shard {
                 }
                 Blocked::Shard { from, id, acks, parts } => {
                     self.handle_foreign_produce(now, from, id, acks, parts, out);
+                }
+                Blocked::Group { partition, ticket, batch } => {
+                    self.unblock_group(now, partition, ticket, batch, out);
                 }
             }
         }

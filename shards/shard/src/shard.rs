@@ -12,6 +12,7 @@ use pelton_wire::error_code::ErrorCode;
 
 use crate::acks::Acks;
 use crate::api::gathered::GatherShape;
+use crate::api::partition::PartitionAnswer;
 use crate::connection::{Connection, NextFrame, ReceiveBudget, RequestRef};
 use crate::control::{Control, ControlOrigin, ControlRequest};
 use crate::effect::{Effect, LogLevel, SendPart};
@@ -19,6 +20,7 @@ use crate::event::Event;
 use crate::fetch_session::FetchSessions;
 use crate::fetching::Fetches;
 use crate::gather::Gather;
+use crate::groups::Groups;
 use crate::message::{RequestId, ShardMessage};
 use crate::partitions::Partitions;
 use crate::producing::{Blocked, ProduceOrigin};
@@ -52,7 +54,8 @@ pub struct Shard {
     pub(crate) sessions: FetchSessions,
     pub(crate) acks: Acks<ProduceOrigin>,
     pub(crate) fetches: Fetches,
-    pub(crate) gather: Gather<GatherShape>,
+    pub(crate) gather: Gather<GatherShape, PartitionAnswer>,
+    pub(crate) groups: Groups,
     pub(crate) lookups: BTreeMap<pelton_log::ReadToken, crate::api::gathered::LookupWaiter>,
     pub(crate) delete_waits: VecDeque<crate::api::gathered::DeleteWait>,
     pub(crate) control: Control,
@@ -135,6 +138,7 @@ impl Shard {
             acks: Acks::default(),
             fetches: Fetches::default(),
             gather: Gather::default(),
+            groups: Groups::default(),
             lookups: BTreeMap::new(),
             delete_waits: VecDeque::new(),
             control: Control::default(),
@@ -212,7 +216,7 @@ impl Shard {
         if self.stopped {
             return;
         }
-        if self.stopping && !self.log_stopping && self.acks.is_empty() {
+        if self.stopping && !self.log_stopping && self.acks.is_empty() && !self.groups.has_unsettled() {
             self.advance_stop(out);
         }
         let snapshot =
@@ -222,6 +226,7 @@ impl Shard {
         // Before that, a reader might be shown what was recovered and a second crash could still take away.
         if self.installed && !self.ready && self.storage.is_ready() {
             self.ready = true;
+            self.start_loading(now);
             out.push(Effect::Ready);
         }
         self.sweep_produces_ns = match (self.acks.is_empty(), self.sweep_produces_ns) {
@@ -233,10 +238,21 @@ impl Shard {
 
     /// When the next `Tick` is wanted, on the monotonic clock; none = only when something happens.
     pub fn deadline(&self) -> Option<u64> {
-        [self.storage.deadline(), self.fetches.deadline(), self.sweep_connections_ns, self.sweep_produces_ns]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.storage.deadline(),
+            self.fetches.deadline(),
+            self.groups.deadline(),
+            self.sweep_connections_ns,
+            self.sweep_produces_ns,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// True once it serves.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready
     }
 
     /// A name no other request or operation of this shard has.
@@ -373,6 +389,7 @@ impl Shard {
             let mut done = Vec::new();
             self.acks.advance(slot, high_watermark.0, &mut done);
             self.finish_produces(done, out);
+            self.advance_group(now, slot, high_watermark.0, out);
             self.wake_fetches(now, slot, out);
         }
     }
@@ -386,6 +403,7 @@ impl Shard {
             self.acks.fail(slot, ErrorCode::KafkaStorageError, text, &mut done);
         }
         self.finish_produces(done, out);
+        self.fail_groups(now, out);
         self.fail_control(out);
         self.run_blocked(now, out);
     }
@@ -421,6 +439,12 @@ impl Shard {
             ShardMessage::Watch { id, parts } => self.handle_watch(from, id, parts, out),
             ShardMessage::WatchFired { id } => self.handle_watch_fired(now, id, out),
             ShardMessage::Unwatch { id } => self.handle_unwatch(from, id),
+            ShardMessage::Group { id, index, ask } => {
+                self.handle_foreign_group(now, from, id, index, *ask, out);
+            }
+            ShardMessage::GroupDone { id, index, response } => {
+                self.handle_group_answer(id, index, *response, out);
+            }
             ShardMessage::Drained => {
                 self.others_drained.insert(from);
             }
@@ -435,6 +459,7 @@ impl Shard {
 
     fn handle_tick(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.expire_fetches(now, out);
+        self.tick_groups(now, out);
         if self.sweep_produces_ns.is_some_and(|ns| ns <= now.monotonic_ns) {
             self.sweep_produces_ns = None;
             let mut done = Vec::new();

@@ -8,7 +8,7 @@ mod requests;
 
 use bytes::Bytes;
 use node::Node;
-use pelton_model::{BrokerConfig, ClusterId, Prng};
+use pelton_model::{BrokerConfig, ClusterId, GroupConfig, Prng};
 use pelton_wire::api_key::{ApiKey, SUPPORTED};
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::{self as m, KafkaString, Message, decode_response, encode_request};
@@ -25,6 +25,11 @@ fn node() -> Node {
         journal_bytes: 1 << 20,
         tail_bytes: 1 << 20,
         auto_create_topics: false,
+        group: GroupConfig {
+            min_session_timeout_ms: 100,
+            initial_rebalance_delay_ms: 100,
+            ..Default::default()
+        },
         ..BrokerConfig::defaults()
     };
     Node::new(config).unwrap()
@@ -87,6 +92,18 @@ fn read(api_key: ApiKey, version: i16, answer: Bytes) -> i32 {
         ApiKey::ListOffsets => of::<m::ListOffsetsResponseData>,
         ApiKey::Metadata => of::<m::MetadataResponseData>,
         ApiKey::FindCoordinator => of::<m::FindCoordinatorResponseData>,
+        ApiKey::OffsetCommit => of::<m::OffsetCommitResponseData>,
+        ApiKey::OffsetFetch => of::<m::OffsetFetchResponseData>,
+        ApiKey::JoinGroup => of::<m::JoinGroupResponseData>,
+        ApiKey::Heartbeat => of::<m::HeartbeatResponseData>,
+        ApiKey::LeaveGroup => of::<m::LeaveGroupResponseData>,
+        ApiKey::SyncGroup => of::<m::SyncGroupResponseData>,
+        ApiKey::DescribeGroups => of::<m::DescribeGroupsResponseData>,
+        ApiKey::ListGroups => of::<m::ListGroupsResponseData>,
+        ApiKey::DeleteGroups => of::<m::DeleteGroupsResponseData>,
+        ApiKey::OffsetDelete => of::<m::OffsetDeleteResponseData>,
+        ApiKey::ConsumerGroupHeartbeat => of::<m::ConsumerGroupHeartbeatResponseData>,
+        ApiKey::ConsumerGroupDescribe => of::<m::ConsumerGroupDescribeResponseData>,
         ApiKey::ApiVersions => of::<m::ApiVersionsResponseData>,
         ApiKey::CreateTopics => of::<m::CreateTopicsResponseData>,
         ApiKey::DeleteTopics => of::<m::DeleteTopicsResponseData>,
@@ -145,13 +162,19 @@ fn every_answer_of_every_version_is_kafkas() {
     assert!(answered > 5000, "{answered} answers");
 }
 
-/// Deletes every topic and creates the usual ones.
+/// Deletes every topic and creates the usual ones, and that of the offsets.
 fn create_again(node: &mut Node) -> Topics {
     for (name, _) in &known(node).0 {
         let topic_names = vec![KafkaString::from(name.clone())];
         let body = m::DeleteTopicsRequestData { topic_names, timeout_ms: 1000, ..Default::default() };
         ask(node, 1, &encode_request(ApiKey::DeleteTopics, 1, 1, "test", &body).unwrap()).unwrap();
     }
+    let find = m::FindCoordinatorRequestData { key: KafkaString::from_static("g"), ..Default::default() };
+    let frame = encode_request(ApiKey::FindCoordinator, 0, 1, "test", &find).unwrap();
+    let answer = ask(node, 1, &frame).unwrap().unwrap();
+    let (_, found): (i32, m::FindCoordinatorResponseData) =
+        decode_response(ApiKey::FindCoordinator, 0, answer).unwrap();
+    assert_eq!((found.error_code, found.node_id), (0, 256));
     create_topics(node)
 }
 

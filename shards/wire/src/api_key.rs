@@ -12,8 +12,24 @@ pub enum ApiKey {
     ListOffsets = 2,
     /// Metadata.
     Metadata = 3,
+    /// OffsetCommit.
+    OffsetCommit = 8,
+    /// OffsetFetch.
+    OffsetFetch = 9,
     /// FindCoordinator.
     FindCoordinator = 10,
+    /// JoinGroup.
+    JoinGroup = 11,
+    /// Heartbeat.
+    Heartbeat = 12,
+    /// LeaveGroup.
+    LeaveGroup = 13,
+    /// SyncGroup.
+    SyncGroup = 14,
+    /// DescribeGroups.
+    DescribeGroups = 15,
+    /// ListGroups.
+    ListGroups = 16,
     /// ApiVersions.
     ApiVersions = 18,
     /// CreateTopics.
@@ -32,10 +48,18 @@ pub enum ApiKey {
     AlterConfigs = 33,
     /// CreatePartitions.
     CreatePartitions = 37,
+    /// DeleteGroups.
+    DeleteGroups = 42,
     /// IncrementalAlterConfigs.
     IncrementalAlterConfigs = 44,
+    /// OffsetDelete.
+    OffsetDelete = 47,
     /// DescribeCluster.
     DescribeCluster = 60,
+    /// ConsumerGroupHeartbeat.
+    ConsumerGroupHeartbeat = 68,
+    /// ConsumerGroupDescribe.
+    ConsumerGroupDescribe = 69,
     /// DescribeTopicPartitions.
     DescribeTopicPartitions = 75,
 }
@@ -56,6 +80,9 @@ pub struct ApiVersionRange {
     pub flexible_from: i16,
 }
 
+/// No version uses compact encodings.
+const NEVER_FLEXIBLE: i16 = i16::MAX;
+
 const fn row(
     api_key: ApiKey,
     min: i16,
@@ -72,7 +99,15 @@ pub const SUPPORTED: &[ApiVersionRange] = &[
     row(ApiKey::Fetch, 4, 17, Some(4), 12),
     row(ApiKey::ListOffsets, 1, 9, Some(1), 6),
     row(ApiKey::Metadata, 0, 13, Some(0), 9),
+    row(ApiKey::OffsetCommit, 2, 10, Some(2), 8),
+    row(ApiKey::OffsetFetch, 1, 10, Some(1), 6),
     row(ApiKey::FindCoordinator, 0, 5, Some(0), 3),
+    row(ApiKey::JoinGroup, 0, 9, Some(0), 6),
+    row(ApiKey::Heartbeat, 0, 4, Some(0), 4),
+    row(ApiKey::LeaveGroup, 0, 5, Some(0), 4),
+    row(ApiKey::SyncGroup, 0, 5, Some(0), 4),
+    row(ApiKey::DescribeGroups, 0, 6, Some(0), 5),
+    row(ApiKey::ListGroups, 0, 5, Some(0), 3),
     row(ApiKey::ApiVersions, 0, 4, Some(0), 3),
     row(ApiKey::CreateTopics, 2, 7, Some(2), 5),
     row(ApiKey::DeleteTopics, 1, 6, Some(1), 4),
@@ -82,8 +117,12 @@ pub const SUPPORTED: &[ApiVersionRange] = &[
     row(ApiKey::DescribeConfigs, 1, 4, Some(1), 4),
     row(ApiKey::AlterConfigs, 0, 2, Some(0), 2),
     row(ApiKey::CreatePartitions, 0, 3, Some(0), 2),
+    row(ApiKey::DeleteGroups, 0, 2, Some(0), 2),
     row(ApiKey::IncrementalAlterConfigs, 0, 1, Some(0), 1),
+    row(ApiKey::OffsetDelete, 0, 0, Some(0), NEVER_FLEXIBLE),
     row(ApiKey::DescribeCluster, 0, 2, Some(0), 0),
+    row(ApiKey::ConsumerGroupHeartbeat, 0, 1, Some(0), 0),
+    row(ApiKey::ConsumerGroupDescribe, 0, 1, Some(0), 0),
     row(ApiKey::DescribeTopicPartitions, 0, 0, Some(0), 0),
 ];
 
@@ -95,7 +134,15 @@ impl ApiKey {
             1 => ApiKey::Fetch,
             2 => ApiKey::ListOffsets,
             3 => ApiKey::Metadata,
+            8 => ApiKey::OffsetCommit,
+            9 => ApiKey::OffsetFetch,
             10 => ApiKey::FindCoordinator,
+            11 => ApiKey::JoinGroup,
+            12 => ApiKey::Heartbeat,
+            13 => ApiKey::LeaveGroup,
+            14 => ApiKey::SyncGroup,
+            15 => ApiKey::DescribeGroups,
+            16 => ApiKey::ListGroups,
             18 => ApiKey::ApiVersions,
             19 => ApiKey::CreateTopics,
             20 => ApiKey::DeleteTopics,
@@ -105,8 +152,12 @@ impl ApiKey {
             32 => ApiKey::DescribeConfigs,
             33 => ApiKey::AlterConfigs,
             37 => ApiKey::CreatePartitions,
+            42 => ApiKey::DeleteGroups,
             44 => ApiKey::IncrementalAlterConfigs,
+            47 => ApiKey::OffsetDelete,
             60 => ApiKey::DescribeCluster,
+            68 => ApiKey::ConsumerGroupHeartbeat,
+            69 => ApiKey::ConsumerGroupDescribe,
             75 => ApiKey::DescribeTopicPartitions,
             _ => return None,
         })
@@ -124,7 +175,15 @@ impl ApiKey {
             ApiKey::Fetch => "Fetch",
             ApiKey::ListOffsets => "ListOffsets",
             ApiKey::Metadata => "Metadata",
+            ApiKey::OffsetCommit => "OffsetCommit",
+            ApiKey::OffsetFetch => "OffsetFetch",
             ApiKey::FindCoordinator => "FindCoordinator",
+            ApiKey::JoinGroup => "JoinGroup",
+            ApiKey::Heartbeat => "Heartbeat",
+            ApiKey::LeaveGroup => "LeaveGroup",
+            ApiKey::SyncGroup => "SyncGroup",
+            ApiKey::DescribeGroups => "DescribeGroups",
+            ApiKey::ListGroups => "ListGroups",
             ApiKey::ApiVersions => "ApiVersions",
             ApiKey::CreateTopics => "CreateTopics",
             ApiKey::DeleteTopics => "DeleteTopics",
@@ -134,8 +193,12 @@ impl ApiKey {
             ApiKey::DescribeConfigs => "DescribeConfigs",
             ApiKey::AlterConfigs => "AlterConfigs",
             ApiKey::CreatePartitions => "CreatePartitions",
+            ApiKey::DeleteGroups => "DeleteGroups",
             ApiKey::IncrementalAlterConfigs => "IncrementalAlterConfigs",
+            ApiKey::OffsetDelete => "OffsetDelete",
             ApiKey::DescribeCluster => "DescribeCluster",
+            ApiKey::ConsumerGroupHeartbeat => "ConsumerGroupHeartbeat",
+            ApiKey::ConsumerGroupDescribe => "ConsumerGroupDescribe",
             ApiKey::DescribeTopicPartitions => "DescribeTopicPartitions",
         }
     }

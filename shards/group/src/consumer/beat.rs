@@ -3,10 +3,10 @@
 
 use pelton_wire::error_code::ErrorCode;
 
-use crate::config::GroupConfig;
 use crate::records::{Assignment, CurrentValue, MemberValue, Record};
 use crate::request::RequestContext;
 use crate::topics::TopicsView;
+use pelton_model::GroupConfig;
 
 use super::draft::Draft;
 use super::reconcile::Reconcile;

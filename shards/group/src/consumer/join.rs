@@ -3,9 +3,9 @@
 
 use pelton_wire::error_code::ErrorCode;
 
-use crate::config::GroupConfig;
 use crate::records::{Assignment, CurrentValue, MemberValue};
 use crate::request::RequestContext;
+use pelton_model::GroupConfig;
 
 use super::ConsumerGroup;
 use super::draft::Draft;

@@ -9,9 +9,9 @@ use pelton_wire::messages::{
     ConsumerGroupHeartbeatRequestData, ConsumerGroupHeartbeatResponseData, KafkaString,
 };
 
-use crate::config::GroupConfig;
 use crate::records::{Assignment, ClassicMemberMetadata};
 use crate::request::{owned, text};
+use pelton_model::GroupConfig;
 
 use super::{JOIN_EPOCH, STATIC_LEAVE_EPOCH};
 

@@ -1,8 +1,8 @@
 //! The group epoch and the target assignment: when they change, and to what. Never looks at what members own now.
 
-use crate::config::GroupConfig;
 use crate::records::EpochValue;
 use crate::topics::TopicsView;
+use pelton_model::GroupConfig;
 
 use super::assignor::{AssignorInput, AssignorMember, assign, is_known};
 use super::draft::Draft;

@@ -3,9 +3,9 @@
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::{ConsumerGroupDescribeRequestData, ConsumerGroupHeartbeatRequestData};
 
-use crate::config::GroupConfig;
 use crate::records::{Assignment, Record};
 use crate::request::{GroupRequest, GroupResponse, text};
+use pelton_model::GroupConfig;
 
 use super::tests_kit::{GROUP, Kit, alive, assignment, given, join, names, owning};
 

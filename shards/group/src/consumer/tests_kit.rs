@@ -10,12 +10,12 @@ use pelton_wire::messages::{
 };
 use uuid::Uuid;
 
-use crate::config::GroupConfig;
 use crate::coordinator::{Asker, Coordinator, Group, Turn};
 use crate::effect::{GroupEffect, Ticket};
 use crate::records::{Assignment, RawRecord};
 use crate::request::{GroupRequest, GroupResponse, RequestContext, RequestToken, text};
 use crate::topics::TopicsView;
+use pelton_model::GroupConfig;
 
 use super::ConsumerGroup;
 

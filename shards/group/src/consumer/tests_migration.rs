@@ -11,10 +11,10 @@ use pelton_wire::messages::{
 use pelton_wire::primitives::Writer;
 
 use crate::classic::{ClassicGroup, ClassicMember, ClassicState, encode_assignment};
-use crate::config::{GroupConfig, MigrationPolicy};
 use crate::coordinator::Group;
 use crate::records::Assignment;
 use crate::request::{GroupResponse, text};
+use pelton_model::{GroupConfig, MigrationPolicy};
 
 use super::tests_kit::{GROUP, Kit, alive, assignment, given, join};
 use super::upgrade::{by_id, read_assignment};

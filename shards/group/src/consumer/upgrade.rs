@@ -8,9 +8,9 @@ use pelton_wire::error_code::ErrorCode;
 use pelton_wire::primitives::Reader;
 
 use crate::classic::{CONSUMER, ClassicGroup, ClassicMember, read_subscription};
-use crate::config::GroupConfig;
 use crate::records::{Assignment, ClassicMemberMetadata, CurrentValue, EpochValue, MemberValue, Record};
 use crate::topics::TopicsView;
+use pelton_model::GroupConfig;
 
 use super::draft::Draft;
 use super::heartbeat::not_found;

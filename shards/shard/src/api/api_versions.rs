@@ -11,10 +11,16 @@ use pelton_wire::messages::{
 use super::context::ApiContext;
 
 /// `metadata.version` of Kafka 4.3 (its feature level 30): tools tell the release by it. Transactions of version 2 and
-/// the group and share features are not named: clients would switch to protocols that are not served.
+/// the share and streams features are not named: clients would switch to protocols that are not served.
 const METADATA_VERSION: i16 = 30;
 /// Lowest metadata version of a KRaft cluster; never 0, which clients before version 4 of this API cannot read.
 const METADATA_VERSION_MIN: i16 = 7;
+
+/// `group.version` 1: the consumer group protocol of KIP-848.
+const GROUP_VERSION: i16 = 1;
+/// Clients before this version of the API cannot read a feature whose lowest level is 0; Kafka leaves it out for them
+/// (KAFKA-17492).
+const LEVEL_0_VERSION: i16 = 4;
 
 /// The answer.
 pub fn handle(
@@ -46,20 +52,26 @@ pub fn handle(
         ..ApiVersionsResponseData::default()
     };
     if version >= 3 {
-        let name = KafkaString::from_static("metadata.version");
-        response.supported_features = vec![SupportedFeatureKey {
-            name: name.clone(),
-            min_version: METADATA_VERSION_MIN,
-            max_version: METADATA_VERSION,
+        let supported = |name, min_version, max_version| SupportedFeatureKey {
+            name: KafkaString::from_static(name),
+            min_version,
+            max_version,
             ..SupportedFeatureKey::default()
-        }];
-        response.finalized_features_epoch = context.image.applied_offset() as i64;
-        response.finalized_features = vec![FinalizedFeatureKey {
-            name,
-            max_version_level: METADATA_VERSION,
-            min_version_level: METADATA_VERSION,
+        };
+        let finalized = |name, level| FinalizedFeatureKey {
+            name: KafkaString::from_static(name),
+            max_version_level: level,
+            min_version_level: level,
             ..FinalizedFeatureKey::default()
-        }];
+        };
+        response.supported_features =
+            vec![supported("metadata.version", METADATA_VERSION_MIN, METADATA_VERSION)];
+        if version >= LEVEL_0_VERSION {
+            response.supported_features.push(supported("group.version", 0, GROUP_VERSION));
+        }
+        response.finalized_features_epoch = context.image.applied_offset() as i64;
+        response.finalized_features =
+            vec![finalized("group.version", GROUP_VERSION), finalized("metadata.version", METADATA_VERSION)];
     }
     response
 }

@@ -6,9 +6,10 @@ use pelton_cluster::config_defs;
 use pelton_cluster::configs::topic_values;
 use pelton_cluster::controller::{NewTopic, Refusal, Refused, TopicWish, create_topic};
 use pelton_cluster::image::MetadataImage;
+use pelton_cluster::names::OFFSETS_TOPIC;
 use pelton_cluster::placement::Placement;
 use pelton_cluster::record::MetadataRecord;
-use pelton_model::Prng;
+use pelton_model::{BrokerConfig, Prng};
 use pelton_wire::messages::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequestData,
     CreateTopicsResponseData, KafkaString, KafkaUuid,
@@ -50,12 +51,32 @@ pub fn handle(
 pub fn auto_create(context: &ApiContext<'_>, prng: &mut Prng, names: &[String]) -> Vec<MetadataRecord> {
     let mut batch = Batch::new(context);
     for name in names {
-        let wish =
-            TopicWish { name: name.clone(), partitions: -1, replication_factor: -1, ..TopicWish::default() };
+        let wish = match name.as_str() {
+            OFFSETS_TOPIC => offsets_wish(context.config),
+            _ => {
+                TopicWish { name: name.clone(), partitions: -1, replication_factor: -1, ..Default::default() }
+            }
+        };
         // Refused ones stay unknown, and the client is told so.
         let _ = batch.create(context, prng, &wish);
     }
     batch.records
+}
+
+/// `__consumer_offsets` as Kafka makes it (GroupCoordinatorService.groupMetadataTopicConfigs).
+fn offsets_wish(config: &BrokerConfig) -> TopicWish {
+    let configs = [
+        ("cleanup.policy", "compact".to_string()),
+        ("compression.type", "producer".to_string()),
+        ("segment.bytes", config.offsets_topic_segment_bytes.to_string()),
+    ];
+    TopicWish {
+        name: OFFSETS_TOPIC.to_string(),
+        partitions: config.offsets_topic_partitions,
+        replication_factor: -1,
+        configs: configs.into_iter().map(|(name, value)| (name.to_string(), Some(value))).collect(),
+        ..TopicWish::default()
+    }
 }
 
 /// Topics of one request, each planned on top of those before it.

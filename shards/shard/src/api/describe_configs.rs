@@ -121,7 +121,7 @@ fn describe_broker(
         }
         results.push(result(shape, def, broker_name, false, values));
     }
-    for def in config_defs::BROKER.iter().filter(|def| !name.is_empty() && wanted(def.name)) {
+    for def in config_defs::broker().filter(|def| !name.is_empty() && wanted(def.name)) {
         results.push(result(shape, def, def.name, true, broker_values(context, def)));
     }
     Ok(results)

@@ -98,7 +98,7 @@ fn found(
     DescribeTopicPartitionsResponseTopic {
         name: Some(KafkaString::from(topic.name.clone())),
         topic_id: KafkaUuid::from(topic.id.0),
-        is_internal: topic.name.starts_with("__"),
+        is_internal: pelton_cluster::names::is_internal(&topic.name),
         partitions,
         topic_authorized_operations: TOPIC_OPERATIONS,
         ..DescribeTopicPartitionsResponseTopic::default()

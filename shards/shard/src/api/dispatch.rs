@@ -2,6 +2,7 @@
 //! ApiVersions of an unknown version, which is answered so that the client can step down (KIP-511).
 
 use bytes::Bytes;
+use pelton_cluster::names::OFFSETS_TOPIC;
 use pelton_model::{BrokerId, ListenerMode, Now, PartitionKey, ShardId, TopicId};
 use pelton_wire::WireError;
 use pelton_wire::api_key::{self, ApiKey};
@@ -113,6 +114,19 @@ impl Shard {
                 api::plan::check(context.api_key, version, body())?;
                 self.ask_controller(now, context.request, frame, out);
             }
+            ApiKey::FindCoordinator => self.find_coordinator(now, context, frame, body_offset, out)?,
+            ApiKey::OffsetCommit
+            | ApiKey::OffsetFetch
+            | ApiKey::OffsetDelete
+            | ApiKey::JoinGroup
+            | ApiKey::SyncGroup
+            | ApiKey::Heartbeat
+            | ApiKey::LeaveGroup
+            | ApiKey::ListGroups
+            | ApiKey::DescribeGroups
+            | ApiKey::DeleteGroups
+            | ApiKey::ConsumerGroupHeartbeat
+            | ApiKey::ConsumerGroupDescribe => return self.group_request(now, context, body(), out),
             _ => {
                 let response = self.read_only(now, context, body())?;
                 self.respond(context.request, response, out);
@@ -137,9 +151,6 @@ impl Shard {
             }
             ApiKey::DescribeConfigs => {
                 context.encode(&api::describe_configs::handle(&api, version, decode(version, body)?))
-            }
-            ApiKey::FindCoordinator => {
-                context.encode(&api::find_coordinator::handle(&api, version, decode(version, body)?))
             }
             other => return Err(WireError::NotServed(other.name())),
         })
@@ -167,16 +178,50 @@ impl Shard {
         Ok(())
     }
 
-    /// Topics a Metadata request named have been created, or cannot be: answer it with what there is now.
+    /// FindCoordinator, which may first have to create `__consumer_offsets`.
+    fn find_coordinator(
+        &mut self,
+        now: Now,
+        context: &RequestContext,
+        frame: Bytes,
+        body_offset: usize,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), WireError> {
+        let request = decode(context.version, frame.slice(body_offset..))?;
+        let api = self.api_context(now);
+        if api::find_coordinator::needs_offsets_topic(&api, &request) {
+            let id = self.next_id();
+            self.metadata_waiting.insert(id, (context.request, frame));
+            self.ask_auto_create(now, id, vec![OFFSETS_TOPIC.to_string()], out);
+        } else {
+            let response = context.encode(&api::find_coordinator::handle(&api, context.version, request));
+            self.respond(context.request, response, out);
+        }
+        Ok(())
+    }
+
+    /// Topics a Metadata or FindCoordinator request needs have been created, or cannot be: answer it with what there is
+    /// now.
     pub(crate) fn handle_auto_created(&mut self, now: Now, id: RequestId, out: &mut Vec<Effect>) {
         let Some((request, frame)) = self.metadata_waiting.remove(&id) else { return };
         let Ok(header) = RequestHeader::parse(&frame) else { return };
-        let version = header.api_version;
-        let Ok(body) = decode(version, frame.slice(header.body_offset..)) else { return };
-        let outcome = api::metadata::handle(&self.api_context(now), version, body);
-        let response =
-            api::encode_response(ApiKey::Metadata, version, header.correlation_id, &outcome.response);
-        self.respond(request, response, out);
+        let (version, correlation_id) = (header.api_version, header.correlation_id);
+        let (context, body) = (self.api_context(now), frame.slice(header.body_offset..));
+        let response = match ApiKey::from_code(header.api_key) {
+            Some(api_key @ ApiKey::Metadata) => decode(version, body).map(|body| {
+                let outcome = api::metadata::handle(&context, version, body);
+                api::encode_response(api_key, version, correlation_id, &outcome.response)
+            }),
+            Some(api_key @ ApiKey::FindCoordinator) => decode(version, body).map(|body| {
+                let response = api::find_coordinator::handle(&context, version, body);
+                api::encode_response(api_key, version, correlation_id, &response)
+            }),
+            _ => return,
+        };
+        // It has been read once already.
+        if let Ok(response) = response {
+            self.respond(request, response, out);
+        }
     }
 
     /// What the metadata APIs look at.

@@ -14,6 +14,7 @@ mod dispatch;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod gathered;
+pub mod groups;
 pub mod init_producer_id;
 pub mod list_offsets;
 pub mod metadata;

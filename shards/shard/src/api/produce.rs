@@ -17,6 +17,8 @@ use pelton_log::Admission;
 
 /// zstd is understood from this version on (KIP-110).
 const ZSTD_VERSION: i16 = 7;
+/// `client.id` of Kafka's administration client (AdminUtils.ADMIN_CLIENT_ID).
+const ADMIN_CLIENT: &str = "__admin_client";
 /// Topics are named by id from this version on (KIP-516).
 const TOPIC_ID_VERSION: i16 = 13;
 
@@ -81,6 +83,7 @@ impl Shard {
                 let index = parts.len() as u32;
                 let part = match &refusal {
                     Some((error, message)) => Err((*error, message.clone())),
+                    None if writes_internal(context, route) => Err((ErrorCode::InvalidTopicException, None)),
                     None => self.part_key(context.version, topic.name, route, partition),
                 };
                 parts.push(match part {
@@ -184,6 +187,12 @@ pub struct LeaderHint {
     pub host: String,
     /// Port.
     pub port: i32,
+}
+
+/// Only Kafka's own administration client may write to the broker's topics.
+fn writes_internal(context: &RequestContext, route: Option<&TopicRoute>) -> bool {
+    route.is_some_and(|route| pelton_cluster::names::is_internal(&route.name))
+        && context.client_id.as_deref() != Some(ADMIN_CLIENT)
 }
 
 fn request_refusal(

@@ -41,6 +41,22 @@ pub fn decode_body(
         ApiKey::ListOffsets => decode::<m::ListOffsetsRequestData>(version, body()).map(drop),
         ApiKey::Metadata => decode::<m::MetadataRequestData>(version, body()).map(drop),
         ApiKey::FindCoordinator => decode::<m::FindCoordinatorRequestData>(version, body()).map(drop),
+        ApiKey::OffsetCommit => decode::<m::OffsetCommitRequestData>(version, body()).map(drop),
+        ApiKey::OffsetFetch => decode::<m::OffsetFetchRequestData>(version, body()).map(drop),
+        ApiKey::JoinGroup => decode::<m::JoinGroupRequestData>(version, body()).map(drop),
+        ApiKey::Heartbeat => decode::<m::HeartbeatRequestData>(version, body()).map(drop),
+        ApiKey::LeaveGroup => decode::<m::LeaveGroupRequestData>(version, body()).map(drop),
+        ApiKey::SyncGroup => decode::<m::SyncGroupRequestData>(version, body()).map(drop),
+        ApiKey::DescribeGroups => decode::<m::DescribeGroupsRequestData>(version, body()).map(drop),
+        ApiKey::ListGroups => decode::<m::ListGroupsRequestData>(version, body()).map(drop),
+        ApiKey::DeleteGroups => decode::<m::DeleteGroupsRequestData>(version, body()).map(drop),
+        ApiKey::OffsetDelete => decode::<m::OffsetDeleteRequestData>(version, body()).map(drop),
+        ApiKey::ConsumerGroupHeartbeat => {
+            decode::<m::ConsumerGroupHeartbeatRequestData>(version, body()).map(drop)
+        }
+        ApiKey::ConsumerGroupDescribe => {
+            decode::<m::ConsumerGroupDescribeRequestData>(version, body()).map(drop)
+        }
         ApiKey::ApiVersions => decode::<m::ApiVersionsRequestData>(version, body()).map(drop),
         ApiKey::CreateTopics => decode::<m::CreateTopicsRequestData>(version, body()).map(drop),
         ApiKey::DeleteTopics => decode::<m::DeleteTopicsRequestData>(version, body()).map(drop),

@@ -3,6 +3,8 @@
 // Each test binary that includes this file uses a part of it.
 #![allow(dead_code)]
 
+mod group_requests;
+
 use bytes::Bytes;
 use pelton_model::Prng;
 use pelton_wire::api_key::{self, ApiKey};
@@ -77,6 +79,18 @@ impl Requests<'_> {
             ApiKey::ListOffsets => self.list_offsets(version),
             ApiKey::Metadata => self.metadata(version),
             ApiKey::FindCoordinator => self.find_coordinator(version),
+            ApiKey::OffsetCommit => self.offset_commit(version),
+            ApiKey::OffsetFetch => self.offset_fetch(version),
+            ApiKey::JoinGroup => self.join_group(version),
+            ApiKey::Heartbeat => self.heartbeat(version),
+            ApiKey::LeaveGroup => self.leave_group(version),
+            ApiKey::SyncGroup => self.sync_group(version),
+            ApiKey::DescribeGroups => self.describe_groups(version),
+            ApiKey::ListGroups => self.list_groups(version),
+            ApiKey::DeleteGroups => self.delete_groups(version),
+            ApiKey::OffsetDelete => self.offset_delete(version),
+            ApiKey::ConsumerGroupHeartbeat => self.consumer_group_heartbeat(version),
+            ApiKey::ConsumerGroupDescribe => self.consumer_group_describe(version),
             ApiKey::ApiVersions => self.api_versions(version),
             ApiKey::CreateTopics => self.create_topics(version),
             ApiKey::DeleteTopics => self.delete_topics(version),

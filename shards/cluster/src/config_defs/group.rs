@@ -1,0 +1,126 @@
+//! Settings of the group coordinator and of `__consumer_offsets`; given at start.
+
+use super::{ConfigDef, Kind};
+
+/// Settings of brokers for groups and offsets.
+pub const GROUP: &[ConfigDef] = &[
+    ConfigDef {
+        name: "group.min.session.timeout.ms",
+        kind: Kind::Int(1),
+        default: "6000",
+        synonym: None,
+        doc: "Shortest session timeout a classic member may ask for, milliseconds.",
+    },
+    ConfigDef {
+        name: "group.max.session.timeout.ms",
+        kind: Kind::Int(1),
+        default: "1800000",
+        synonym: None,
+        doc: "Longest session timeout a classic member may ask for, milliseconds.",
+    },
+    ConfigDef {
+        name: "group.initial.rebalance.delay.ms",
+        kind: Kind::Int(0),
+        default: "3000",
+        synonym: None,
+        doc: "Wait for more members before the first generation of a classic group, milliseconds.",
+    },
+    ConfigDef {
+        name: "group.max.size",
+        kind: Kind::Int(1),
+        default: "10000",
+        synonym: None,
+        doc: "Members of one classic group. Kafka's default is no limit.",
+    },
+    ConfigDef {
+        name: "group.consumer.session.timeout.ms",
+        kind: Kind::Int(1),
+        default: "45000",
+        synonym: None,
+        doc: "Session timeout of members of the consumer protocol, milliseconds.",
+    },
+    ConfigDef {
+        name: "group.consumer.heartbeat.interval.ms",
+        kind: Kind::Int(1),
+        default: "5000",
+        synonym: None,
+        doc: "Heartbeat interval of members of the consumer protocol, milliseconds.",
+    },
+    ConfigDef {
+        name: "group.consumer.max.size",
+        kind: Kind::Int(1),
+        default: "10000",
+        synonym: None,
+        doc: "Members of one group of the consumer protocol. Kafka's default is no limit.",
+    },
+    ConfigDef {
+        name: "group.consumer.regex.refresh.interval.ms",
+        kind: Kind::Int(10000),
+        default: "600000",
+        synonym: None,
+        doc: "Topic patterns are resolved again after this time, milliseconds.",
+    },
+    ConfigDef {
+        name: "group.consumer.assignors",
+        kind: Kind::List(&["uniform", "range"]),
+        default: "uniform,range",
+        synonym: None,
+        doc: "Server-side assignors; the first is the default.",
+    },
+    ConfigDef {
+        name: "group.consumer.migration.policy",
+        kind: Kind::Choice(&["disabled", "upgrade", "downgrade", "bidirectional"]),
+        default: "bidirectional",
+        synonym: None,
+        doc: "Which groups may change their protocol while members are in them.",
+    },
+    ConfigDef {
+        name: "offset.metadata.max.bytes",
+        kind: Kind::Int(0),
+        default: "4096",
+        synonym: None,
+        doc: "Longest text committed beside an offset, bytes.",
+    },
+    ConfigDef {
+        name: "offsets.retention.minutes",
+        kind: Kind::Int(1),
+        default: "10080",
+        synonym: None,
+        doc: "Offsets of a group without members are kept this long, minutes.",
+    },
+    ConfigDef {
+        name: "offsets.retention.check.interval.ms",
+        kind: Kind::Long(1),
+        default: "600000",
+        synonym: None,
+        doc: "Between two looks for expired offsets, milliseconds.",
+    },
+    ConfigDef {
+        name: "offsets.topic.num.partitions",
+        kind: Kind::Int(1),
+        default: "50",
+        synonym: None,
+        doc: "Partitions of __consumer_offsets when it is created.",
+    },
+    ConfigDef {
+        name: "offsets.topic.segment.bytes",
+        kind: Kind::Int(1048576),
+        default: "104857600",
+        synonym: None,
+        doc: "Segments of __consumer_offsets, bytes.",
+    },
+    ConfigDef {
+        name: "pelton.groups.max",
+        kind: Kind::Int(1),
+        default: "100000",
+        synonym: None,
+        doc: "Groups of one partition of __consumer_offsets.",
+    },
+    ConfigDef {
+        name: "pelton.group.bytes.max",
+        kind: Kind::Int(65536),
+        default: "67108864",
+        synonym: None,
+        doc: "Protocol metadata and assignments of one group, bytes.",
+    },
+];

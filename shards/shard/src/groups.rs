@@ -1,0 +1,261 @@
+//! The group coordinators of this shard: one for each partition of `__consumer_offsets` it leads. Brings requests to them,
+//! performs what they want done, and keeps their deadlines. Decides nothing about groups.
+
+mod append;
+mod load;
+mod seats;
+mod topics;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use pelton_cluster::names::OFFSETS_TOPIC;
+use pelton_group::{Coordinator, GroupEffect, GroupResponse, RequestToken, Ticket, refusal};
+use pelton_log::{PartitionSlot, ReadToken};
+use pelton_model::{Now, Offset, PartitionKey, ShardId};
+use pelton_wire::error_code::ErrorCode;
+
+use crate::Shard;
+use crate::connection::RequestRef;
+use crate::effect::Effect;
+use crate::gather::Gather;
+use crate::message::{GroupAsk, RequestId, ShardMessage};
+use crate::partitions::Route;
+
+use topics::ImageTopics;
+
+/// Coordinators whose deadlines are looked after in one turn; the others are next, so that many that are due together
+/// (they look for expired offsets at the same time) do not hold up producers.
+const SEATS_PER_TICK: usize = 4;
+
+/// What encodes the answers of a group request.
+pub(crate) type GroupShape = Box<dyn FnOnce(Vec<GroupResponse>) -> Bytes + Send>;
+
+/// Who hears of an answer.
+#[derive(Clone, Copy, Debug)]
+enum GroupAsker {
+    /// A request of this shard's client.
+    Here { id: RequestId, index: u32 },
+    /// Another shard.
+    Shard { from: ShardId, id: RequestId, index: u32 },
+}
+
+/// One coordinator and where its partition is.
+struct Seat {
+    slot: PartitionSlot,
+    coordinator: Coordinator,
+    /// While loading: the next offset to read, and the read under way.
+    load_offset: Offset,
+    reading: Option<ReadToken>,
+    /// Appended, not yet below the high watermark: last offset and ticket, in order.
+    unsettled: VecDeque<(i64, Ticket)>,
+    /// Appends that wait for room in the log.
+    blocked: usize,
+    deadline_ns: Option<u64>,
+}
+
+/// All coordinators of a shard.
+#[derive(Default)]
+pub struct Groups {
+    seats: BTreeMap<i32, Seat>,
+    by_slot: BTreeMap<PartitionSlot, i32>,
+    deadlines: BTreeSet<(u64, i32)>,
+    /// Some coordinators were due beyond what one turn does: go on at this time.
+    resume_ns: Option<u64>,
+    asked: BTreeMap<RequestToken, GroupAsker>,
+    gather: Gather<GroupShape, GroupResponse>,
+    to_load: VecDeque<i32>,
+    load_ns: Option<u64>,
+    reads: BTreeMap<ReadToken, i32>,
+    /// Appends not yet below the high watermark, of all coordinators.
+    unsettled: usize,
+}
+
+impl Groups {
+    /// When something is to be done though nothing happens.
+    pub fn deadline(&self) -> Option<u64> {
+        let first = match self.resume_ns {
+            Some(resume_ns) => Some(resume_ns),
+            None => self.deadlines.first().map(|(deadline_ns, _)| *deadline_ns),
+        };
+        [first, self.load_ns].into_iter().flatten().min()
+    }
+
+    /// True while something is appended that the high watermark has not passed.
+    pub fn has_unsettled(&self) -> bool {
+        self.unsettled > 0
+    }
+
+    fn note_deadline(&mut self, partition: i32) {
+        let Some(seat) = self.seats.get_mut(&partition) else { return };
+        let deadline_ns = seat.coordinator.deadline();
+        if deadline_ns == seat.deadline_ns {
+            return;
+        }
+        if let Some(old) = seat.deadline_ns {
+            self.deadlines.remove(&(old, partition));
+        }
+        if let Some(new) = deadline_ns {
+            self.deadlines.insert((new, partition));
+        }
+        seat.deadline_ns = deadline_ns;
+    }
+}
+
+impl Shard {
+    /// Partitions of `__consumer_offsets`; none: the topic does not exist yet.
+    pub(crate) fn offsets_partitions(&self) -> Option<i32> {
+        self.image.topic_by_name(OFFSETS_TOPIC).map(|topic| topic.partitions.len() as i32)
+    }
+
+    /// True if the coordinator of this partition is here.
+    pub(crate) fn has_coordinator(&self, partition: i32) -> bool {
+        self.groups.seats.contains_key(&partition)
+    }
+
+    /// Asks coordinators on behalf of a client; `shape` encodes their answers, which come in the order of `asks`.
+    pub(crate) fn ask_groups(
+        &mut self,
+        now: Now,
+        request: RequestRef,
+        asks: Vec<GroupAsk>,
+        shape: GroupShape,
+        out: &mut Vec<Effect>,
+    ) {
+        if asks.is_empty() {
+            let response = shape(Vec::new());
+            return self.respond(request, response, out);
+        }
+        let id = self.next_id();
+        self.groups.gather.open(id, request, shape, asks.len());
+        for (index, ask) in asks.into_iter().enumerate() {
+            let index = index as u32;
+            match self.coordinator_route(ask.partition) {
+                Some(Route::Foreign(shard)) if self.serves_foreign() => {
+                    let message = ShardMessage::Group { id, index, ask: Box::new(ask) };
+                    out.push(Effect::ToShard { to: shard, message });
+                }
+                _ => self.ask_coordinator(now, GroupAsker::Here { id, index }, ask, out),
+            }
+        }
+    }
+
+    /// Another shard's client asks a coordinator here.
+    pub(crate) fn handle_foreign_group(
+        &mut self,
+        now: Now,
+        from: ShardId,
+        id: RequestId,
+        index: u32,
+        ask: GroupAsk,
+        out: &mut Vec<Effect>,
+    ) {
+        self.ask_coordinator(now, GroupAsker::Shard { from, id, index }, ask, out);
+    }
+
+    /// A coordinator's answer to this shard's client.
+    pub(crate) fn handle_group_answer(
+        &mut self,
+        id: RequestId,
+        index: u32,
+        response: GroupResponse,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(done) = self.groups.gather.answer(id, index, response) {
+            let response = (done.shape)(done.answers);
+            self.respond(done.request, response, out);
+        }
+    }
+
+    fn coordinator_route(&self, partition: i32) -> Option<Route> {
+        let topic_id = self.image.topic_by_name(OFFSETS_TOPIC)?.id;
+        self.partitions.route(PartitionKey { topic_id, partition })
+    }
+
+    fn ask_coordinator(&mut self, now: Now, asker: GroupAsker, ask: GroupAsk, out: &mut Vec<Effect>) {
+        let GroupAsk { partition, context, request } = ask;
+        let token = RequestToken(self.next_id());
+        let Shard { groups, image, stopping, .. } = self;
+        let seat = groups.seats.get_mut(&partition).filter(|_| !*stopping);
+        let Some(seat) = seat else {
+            let response = refusal(&request, context.api_version, ErrorCode::NotCoordinator);
+            return self.tell_group(asker, response, out);
+        };
+        groups.asked.insert(token, asker);
+        let mut effects = Vec::new();
+        seat.coordinator.handle(now, token, &context, request, &ImageTopics(image), &mut effects);
+        self.run_group_effects(now, partition, effects, out);
+    }
+
+    /// Performs what a coordinator wants, and what follows from it, until it wants nothing more.
+    fn run_group_effects(
+        &mut self,
+        now: Now,
+        partition: i32,
+        effects: Vec<GroupEffect>,
+        out: &mut Vec<Effect>,
+    ) {
+        let mut effects = VecDeque::from(effects);
+        while let Some(effect) = effects.pop_front() {
+            match effect {
+                GroupEffect::Answer { token, response } => {
+                    if let Some(asker) = self.groups.asked.remove(&token) {
+                        self.tell_group(asker, response, out);
+                    }
+                }
+                GroupEffect::Append { ticket, records } => {
+                    let Err(error) = self.append_group(now, partition, ticket, &records, out) else {
+                        continue;
+                    };
+                    // What was to follow builds on what was refused and is undone with it.
+                    effects.retain(|effect| !matches!(effect, GroupEffect::Append { .. }));
+                    effects.extend(self.fail_group_append(now, partition, ticket, error));
+                }
+            }
+        }
+        self.groups.note_deadline(partition);
+    }
+
+    fn tell_group(&mut self, asker: GroupAsker, response: GroupResponse, out: &mut Vec<Effect>) {
+        match asker {
+            GroupAsker::Here { id, index } => self.handle_group_answer(id, index, response, out),
+            GroupAsker::Shard { from, id, index } => {
+                let message = ShardMessage::GroupDone { id, index, response: Box::new(response) };
+                out.push(Effect::ToShard { to: from, message });
+            }
+        }
+    }
+
+    /// Does what is due: coordinators' deadlines and the next step of loading.
+    pub(crate) fn tick_groups(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.stopping {
+            self.groups.stop();
+            return;
+        }
+        if self.groups.load_ns.is_some_and(|ns| ns <= now.monotonic_ns) {
+            self.groups.load_ns = None;
+            self.load_step(now, out);
+        }
+        let due = self.groups.deadlines.iter().take_while(|(ns, _)| *ns <= now.monotonic_ns);
+        let mut due: Vec<i32> = due.take(SEATS_PER_TICK + 1).map(|(_, partition)| *partition).collect();
+        self.groups.resume_ns = (due.len() > SEATS_PER_TICK).then_some(now.monotonic_ns + 1);
+        due.truncate(SEATS_PER_TICK);
+        for partition in due {
+            let Shard { groups, image, .. } = self;
+            let Some(seat) = groups.seats.get_mut(&partition) else { continue };
+            let mut effects = Vec::new();
+            seat.coordinator.tick(now, &ImageTopics(image), &mut effects);
+            self.run_group_effects(now, partition, effects, out);
+        }
+    }
+}
+
+impl Groups {
+    /// The shard stops: nothing is due any more.
+    fn stop(&mut self) {
+        self.deadlines.clear();
+        self.resume_ns = None;
+        self.load_ns = None;
+        self.to_load.clear();
+    }
+}

@@ -1,0 +1,108 @@
+//! Coordinators come and go with the partitions of `__consumer_offsets` led here.
+
+use std::collections::VecDeque;
+
+use pelton_cluster::names::OFFSETS_TOPIC;
+use pelton_group::Coordinator;
+use pelton_log::PartitionSlot;
+use pelton_model::{Now, Offset, TopicId};
+
+use crate::Shard;
+use crate::effect::Effect;
+use crate::partitions::Route;
+use crate::producing::Blocked;
+
+use super::Seat;
+use super::topics::ImageTopics;
+
+impl Shard {
+    /// A topic was created or has changed: if it is `__consumer_offsets`, the partitions led here get coordinators.
+    pub(crate) fn sync_seats(&mut self, now: Now, id: TopicId, out: &mut Vec<Effect>) {
+        let Some(route) = self.partitions.topic_by_id(id).filter(|topic| topic.name == OFFSETS_TOPIC) else {
+            return;
+        };
+        let routes: Vec<Route> = route.partitions.clone();
+        for (partition, route) in routes.into_iter().enumerate() {
+            let partition = partition as i32;
+            let here = match route {
+                Route::Local(slot) => Some(slot),
+                _ => None,
+            };
+            let seated = self.groups.seats.get(&partition).map(|seat| seat.slot);
+            if seated == here {
+                continue;
+            }
+            if seated.is_some() {
+                self.close_seat(now, partition, out);
+            }
+            if let Some(slot) = here {
+                self.open_seat(now, partition, slot, out);
+            }
+        }
+    }
+
+    fn open_seat(&mut self, now: Now, partition: i32, slot: PartitionSlot, out: &mut Vec<Effect>) {
+        let coordinator = Coordinator::new(self.config.group.clone(), self.prng.next_u64());
+        let load_offset: Offset = self.storage.log_start_offset(slot);
+        let is_empty = load_offset == self.storage.log_end_offset(slot);
+        let seat = Seat {
+            slot,
+            coordinator,
+            load_offset,
+            reading: None,
+            unsettled: VecDeque::new(),
+            blocked: 0,
+            deadline_ns: None,
+        };
+        self.groups.seats.insert(partition, seat);
+        self.groups.by_slot.insert(slot, partition);
+        if is_empty {
+            self.finish_load(now, partition, out);
+        } else {
+            self.groups.to_load.push_back(partition);
+            if self.is_ready() {
+                self.start_loading(now);
+            }
+        }
+    }
+
+    /// The partition is gone or led elsewhere: whoever waits is told to look for another coordinator.
+    fn close_seat(&mut self, now: Now, partition: i32, out: &mut Vec<Effect>) {
+        let Shard { groups, image, blocked, .. } = self;
+        let Some(mut seat) = groups.seats.remove(&partition) else { return };
+        blocked.retain(|it| !matches!(it, Blocked::Group { partition: other, .. } if *other == partition));
+        groups.by_slot.remove(&seat.slot);
+        groups.to_load.retain(|other| *other != partition);
+        groups.unsettled -= seat.unsettled.len();
+        if let Some(deadline_ns) = seat.deadline_ns {
+            groups.deadlines.remove(&(deadline_ns, partition));
+        }
+        let mut effects = Vec::new();
+        seat.coordinator.unload(now, &ImageTopics(image), &mut effects);
+        // It asks for no appends any more; were there one, there is no seat to make it.
+        self.run_group_effects(now, partition, effects, out);
+    }
+
+    /// A topic is about to be forgotten. Its offsets go; if it holds the offsets, so do the coordinators.
+    pub(crate) fn forget_topic_of_groups(&mut self, now: Now, id: TopicId, out: &mut Vec<Effect>) {
+        let Some(topic) = self.partitions.topic_by_id(id) else { return };
+        let partitions: Vec<i32> = self.groups.seats.keys().copied().collect();
+        if topic.name == OFFSETS_TOPIC {
+            for partition in partitions {
+                self.close_seat(now, partition, out);
+            }
+            return;
+        }
+        let names = [topic.name.clone()];
+        for partition in partitions {
+            let Shard { groups, image, .. } = self;
+            let Some(seat) = groups.seats.get_mut(&partition) else { continue };
+            if !seat.coordinator.is_loaded() {
+                continue;
+            }
+            let mut effects = Vec::new();
+            seat.coordinator.topics_deleted(now, &names, &ImageTopics(image), &mut effects);
+            self.run_group_effects(now, partition, effects, out);
+        }
+    }
+}

@@ -4,14 +4,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::{cluster, consume, produce, topic};
+use crate::cli::{cluster, consume, group, produce, topic};
 
 /// A message broker that speaks Kafka's protocol, and its command line.
 #[derive(Parser, Debug)]
 #[command(name = "pelton", version)]
 #[command(
     after_help = "Exit codes: 0 done, 1 the cluster answered with an error, 2 usage, 3 cannot connect, \
-                        10 unhealthy, 20 corruption."
+                        10 unhealthy, 20 corruption, 130 interrupted."
 )]
 pub struct Arguments {
     /// What to do.
@@ -31,6 +31,9 @@ pub enum Command {
     Produce(produce::ProduceArguments),
     /// Read records
     Consume(consume::ConsumeArguments),
+    /// Ask about consumer groups and move them
+    #[command(subcommand)]
+    Group(group::GroupCommand),
     /// Ask about the cluster
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),

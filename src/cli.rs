@@ -5,6 +5,8 @@ pub mod client;
 pub mod cluster;
 pub mod connection;
 pub mod consume;
+pub mod coordinator;
+pub mod group;
 pub mod output;
 pub mod partition_reader;
 pub mod position;

@@ -16,6 +16,10 @@ pub enum Exit {
     Unhealthy = 10,
     /// Data on disk is damaged.
     Corruption = 20,
+    /// SIGINT, as shells count it.
+    Interrupted = 130,
+    /// SIGTERM, as shells count it.
+    Terminated = 143,
 }
 
 /// An ending, with its cause and remedy in words.

@@ -36,6 +36,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Topic(command) => cli::topic::run(command),
         Command::Produce(arguments) => cli::produce::run(arguments),
         Command::Consume(arguments) => cli::consume::run(arguments),
+        Command::Group(command) => cli::group::run(command),
         Command::Cluster(command) => cli::cluster::run(command),
     }
 }

@@ -26,6 +26,8 @@ pub struct Client {
     connections: BTreeMap<String, Connection>,
     /// Leaders by topic and partition, as of the last metadata.
     leaders: BTreeMap<(String, i32), i32>,
+    /// Coordinators by group, as they were last found.
+    coordinators: BTreeMap<String, i32>,
 }
 
 /// True for errors that go away after a look at fresh metadata, or by waiting.
@@ -59,6 +61,7 @@ impl Client {
             controller_id: -1,
             connections: BTreeMap::new(),
             leaders: BTreeMap::new(),
+            coordinators: BTreeMap::new(),
         }
     }
 
@@ -76,6 +79,34 @@ impl Client {
     pub fn leader(&self, topic: &str, partition: i32) -> Option<i32> {
         let leader = self.leaders.get(&(topic.to_string(), partition)).copied()?;
         self.brokers.contains_key(&leader).then_some(leader)
+    }
+
+    /// Ids of the brokers, as of the last metadata.
+    pub fn broker_ids(&self) -> Vec<i32> {
+        self.brokers.keys().copied().collect()
+    }
+
+    /// Where a broker is, if it is known.
+    pub fn address(&self, broker_id: i32) -> Option<&str> {
+        self.brokers.get(&broker_id).map(String::as_str)
+    }
+
+    /// Notes where a broker is.
+    pub fn learn_broker(&mut self, broker_id: i32, host: &str, port: i32) {
+        self.brokers.insert(broker_id, address_of(host, port));
+    }
+
+    /// The coordinator of a group, if it has been found.
+    pub fn coordinator(&self, group: &str) -> Option<i32> {
+        self.coordinators.get(group).copied()
+    }
+
+    /// Notes or forgets the coordinator of a group.
+    pub fn set_coordinator(&mut self, group: &str, broker_id: Option<i32>) {
+        match broker_id {
+            Some(broker_id) => self.coordinators.insert(group.to_string(), broker_id),
+            None => self.coordinators.remove(group),
+        };
     }
 
     fn connection(&mut self, address: &str) -> Result<&mut Connection, CallError> {
@@ -117,7 +148,7 @@ impl Client {
             if tried.contains(&address) {
                 continue;
             }
-            match self.ask_at(&address, api_key, newest, &request) {
+            match self.ask_at(&address, api_key, newest, Duration::ZERO, &request) {
                 Err(CallError::Network(words)) => {
                     self.connections.remove(&address);
                     problem = CallError::Network(words);
@@ -134,11 +165,13 @@ impl Client {
         address: &str,
         api_key: ApiKey,
         newest: i16,
+        patience: Duration,
         request: &impl Fn(i16) -> Q,
     ) -> Result<A, CallError> {
         let connection = self.connection(address)?;
         let version = connection.version(api_key, newest)?;
-        connection.ask(api_key, version, &request(version))
+        let sent = connection.send(api_key, version, &request(version))?;
+        connection.receive_patiently(sent, patience)
     }
 
     /// Asks one broker; a broken connection is forgotten.
@@ -149,10 +182,22 @@ impl Client {
         newest: i16,
         request: impl Fn(i16) -> Q,
     ) -> Result<A, CallError> {
+        self.ask_broker_patiently(broker_id, api_key, newest, Duration::ZERO, request)
+    }
+
+    /// The same for an answer that may take `patience` longer than others.
+    pub fn ask_broker_patiently<Q: Message, A: Message>(
+        &mut self,
+        broker_id: i32,
+        api_key: ApiKey,
+        newest: i16,
+        patience: Duration,
+        request: impl Fn(i16) -> Q,
+    ) -> Result<A, CallError> {
         let address = self.brokers.get(&broker_id).cloned();
         let address =
             address.ok_or_else(|| CallError::Network(format!("broker {broker_id} has no address")))?;
-        let answer = self.ask_at(&address, api_key, newest, &request);
+        let answer = self.ask_at(&address, api_key, newest, patience, &request);
         if matches!(answer, Err(CallError::Network(_))) {
             self.connections.remove(&address);
         }

@@ -143,9 +143,15 @@ impl Connection {
 
     /// Reads the next answer.
     pub fn receive<A: Message>(&mut self, sent: Sent) -> Result<A, CallError> {
-        let deadline = Instant::now() + self.timeout;
+        self.receive_patiently(sent, Duration::ZERO)
+    }
+
+    /// Reads the next answer, which may take `patience` longer than others.
+    pub fn receive_patiently<A: Message>(&mut self, sent: Sent, patience: Duration) -> Result<A, CallError> {
+        let wait = self.timeout + patience;
+        let deadline = Instant::now() + wait;
         let mut length = [0; 4];
-        self.fill(&mut length, deadline)?;
+        self.fill(&mut length, deadline, wait)?;
         let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if !(4..=RESPONSE_BYTES_MAX).contains(&length) {
             return Err(CallError::Protocol(format!("{}: this is no Kafka broker", self.address)));
@@ -155,7 +161,7 @@ impl Connection {
         while frame.len() < length {
             let begin = frame.len();
             frame.resize((begin + (1 << 20)).min(length), 0);
-            self.fill(&mut frame[begin..], deadline)?;
+            self.fill(&mut frame[begin..], deadline, wait)?;
         }
         let (correlation_id, answer) = decode_response(sent.api_key, sent.version, Bytes::from(frame))
             .map_err(|error| {
@@ -172,11 +178,11 @@ impl Connection {
         Ok(answer)
     }
 
-    fn fill(&mut self, mut into: &mut [u8], deadline: Instant) -> Result<(), CallError> {
+    fn fill(&mut self, mut into: &mut [u8], deadline: Instant, wait: Duration) -> Result<(), CallError> {
         while !into.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(CallError::Network(format!("{}: no answer in {:?}", self.address, self.timeout)));
+                return Err(CallError::Network(format!("{}: no answer in {wait:?}", self.address)));
             }
             self.stream.set_read_timeout(Some(left)).map_err(|error| self.broken(&error))?;
             match self.stream.read(into) {

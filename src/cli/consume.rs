@@ -1,5 +1,5 @@
-//! `pelton consume`: records of topics, printed. No consumer group: partitions are read from positions given on the
-//! command line. Prints only records to standard output.
+//! `pelton consume`: records of topics, printed; from positions given on the command line or, with --group, as a member
+//! of a group. Prints only records to standard output.
 
 use clap::Args;
 
@@ -11,7 +11,10 @@ use super::topic_change::chosen;
 use crate::arguments::{Format, Target};
 use crate::failure::Failure;
 
+mod assignor;
 mod fetcher;
+mod group_reader;
+mod member;
 
 use fetcher::{Fetcher, PartitionState};
 
@@ -28,6 +31,16 @@ pub struct ConsumeArguments {
     /// Partitions, with commas between [default: all]
     #[arg(short, long, value_name = "LIST", value_delimiter = ',')]
     pub partitions: Vec<i32>,
+    /// Read as a member of this group: the partitions it is given, from what the group has committed; -o says where to
+    /// begin in partitions where it has committed nothing
+    #[arg(short, long, value_name = "GROUP", conflicts_with = "partitions")]
+    pub group: Option<String>,
+    /// Id of a static member: a restart within the session timeout (45s) moves no partition
+    #[arg(long, value_name = "ID", requires = "group")]
+    pub instance_id: Option<String>,
+    /// Commit nothing
+    #[arg(long, requires = "group")]
+    pub no_commit: bool,
     /// Stop after so many records
     #[arg(short, long, value_name = "N")]
     pub number: Option<u64>,
@@ -67,6 +80,9 @@ pub fn run(arguments: &ConsumeArguments) -> Result<(), Failure> {
     let format = arguments.format()?;
     let range = arguments.range()?;
     let mut client = Client::new(&arguments.target);
+    if let Some(group) = &arguments.group {
+        return run_in_group(client, arguments, group, &format);
+    }
     let mut states = Vec::new();
     for topic in &arguments.topics {
         let count = client.find_topic(topic, false)?;
@@ -81,4 +97,29 @@ pub fn run(arguments: &ConsumeArguments) -> Result<(), Failure> {
         }
     }
     Fetcher::new(client, states, arguments.number).run(&format)
+}
+
+fn run_in_group(
+    mut client: Client,
+    arguments: &ConsumeArguments,
+    group: &str,
+    format: &RecordFormat,
+) -> Result<(), Failure> {
+    let range = range(&arguments.offset, now_ms()).map_err(Failure::usage)?;
+    if range.to.is_some() {
+        return Err(Failure::usage("with --group, -o says where to begin; it cannot say where to end"));
+    }
+    for topic in &arguments.topics {
+        client.find_topic(topic, false)?;
+    }
+    let wishes = group_reader::Wishes {
+        group,
+        topics: &arguments.topics,
+        instance_id: arguments.instance_id.as_deref(),
+        from: range.from,
+        exit_at_end: arguments.exit_at_end,
+        number: arguments.number,
+        commit: !arguments.no_commit,
+    };
+    group_reader::run(client, &wishes, format)
 }

@@ -104,23 +104,49 @@ fn objects(section: &Section) -> Value {
     Value::Array(section.rows.iter().map(object).collect())
 }
 
-/// A value in a column: lists with commas, null and nothing as `-`.
+/// A value in a column: lists with commas, partitions of topics as `orders:0,1`, null and nothing as `-`.
 fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
         Value::String(text) => text.replace(['\n', '\t', '\r'], " "),
-        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
+        Value::Array(items) => {
+            let between = if items.iter().any(Value::is_object) { " " } else { "," };
+            items.iter().map(cell).collect::<Vec<_>>().join(between)
+        }
+        Value::Object(partitions) if partitions.contains_key("topic") => {
+            format!("{}:{}", cell(&partitions["topic"]), cell(&value["partitions"]))
+        }
         other => other.to_string(),
     };
     if text.is_empty() { "-".to_string() } else { text }
 }
 
+/// Headers that end so hold a time in milliseconds, which people get in the units they think in.
+const MILLISECONDS: &str = "-MS";
+
+/// A time in at most two units: `340ms`, `12.5s`, `3m 5s`, `2h 0m`, `4d 3h`.
+fn duration_cell(value: &Value) -> String {
+    let Some(ms) = value.as_i64() else { return cell(value) };
+    let seconds = ms / 1000;
+    match ms {
+        i64::MIN..1000 => format!("{ms}ms"),
+        1000..60_000 => format!("{}.{}s", seconds, ms % 1000 / 100),
+        60_000..3_600_000 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3_600_000..86_400_000 => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
 /// Rows in columns; the last column is not padded, so no line ends in blanks.
 fn table(section: &Section) -> String {
-    let header = section.headers.iter().map(|header| header.to_string()).collect();
-    let lines: Vec<Vec<String>> = std::iter::once(header)
-        .chain(section.rows.iter().map(|row| row.iter().map(cell).collect()))
-        .collect();
+    let times: Vec<bool> = section.headers.iter().map(|header| header.ends_with(MILLISECONDS)).collect();
+    let header =
+        section.headers.iter().map(|header| header.trim_end_matches(MILLISECONDS).to_string()).collect();
+    let cells = |row: &Vec<Value>| {
+        let pairs = row.iter().zip(&times);
+        pairs.map(|(value, time)| if *time { duration_cell(value) } else { cell(value) }).collect()
+    };
+    let lines: Vec<Vec<String>> = std::iter::once(header).chain(section.rows.iter().map(cells)).collect();
     let width = |column: usize| {
         lines.iter().map(|line: &Vec<String>| line[column].chars().count()).max().unwrap_or(0)
     };
@@ -175,6 +201,26 @@ mod tests {
         assert_eq!(object["errors"][0]["code"], json!(17));
         report.sections.push(section());
         assert_eq!(report.object()["data"]["topics"][1]["topic"], json!("a"));
+    }
+
+    #[test]
+    fn partitions_and_times_are_for_people() {
+        let partitions = json!([{ "topic": "a", "partitions": [0, 1] }, { "topic": "b", "partitions": [7] }]);
+        assert_eq!(cell(&partitions), "a:0,1 b:7");
+        assert_eq!(cell(&json!([])), "-");
+        for (ms, text) in [
+            (json!(0), "0ms"),
+            (json!(12_540), "12.5s"),
+            (json!(185_000), "3m 5s"),
+            (json!(7_200_000), "2h 0m"),
+            (json!(360_000_000), "4d 4h"),
+            (json!(null), "-"),
+        ] {
+            assert_eq!(duration_cell(&ms), text);
+        }
+        let section = Section { name: "x", headers: &["TIME-LAG-MS"], rows: vec![vec![json!(1500)]] };
+        assert_eq!(table(&section), "TIME-LAG\n1.5s\n");
+        assert_eq!(objects(&section), json!([{ "time_lag_ms": 1500 }]));
     }
 
     #[test]

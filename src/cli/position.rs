@@ -120,6 +120,24 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + day_of_era - 719_468
 }
 
+/// `2024-01-15T10:00:00.000Z`: a time as [`position`] reads it, milliseconds since 1970.
+pub fn utc(time_ms: i64) -> String {
+    let (days, of_day_ms) = (time_ms.div_euclid(86_400_000), time_ms.rem_euclid(86_400_000));
+    // Howard Hinnant's civil_from_days.
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    let (hour, minute) = (of_day_ms / 3_600_000, of_day_ms / 60_000 % 60);
+    let (second, milli) = (of_day_ms / 1000 % 60, of_day_ms % 1000);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+}
+
 impl Position {
     /// The offset meant in a partition that holds `start..end`; none for a time, which only the broker can look up.
     /// Relative positions are kept inside; a given offset is taken as it is.
@@ -197,6 +215,14 @@ mod tests {
         assert_eq!(range("@2024-01-15T10:00", NOW), Ok(Range { from: Position::Time(NOW), to: None }));
         assert_eq!(range("start:-5", NOW), both(Position::Start, Position::FromEnd(5)));
         assert!(range("3:", NOW).is_err() && range(":3", NOW).is_err() && range("a:b", NOW).is_err());
+    }
+
+    #[test]
+    fn times_are_written_as_they_are_read() {
+        assert_eq!(utc(NOW + 7), "2024-01-15T10:00:00.007Z");
+        for time in [0, 951_782_399_999, 951_782_400_000, 4_107_542_399_000, NOW] {
+            assert_eq!(iso_ms(&utc(time)), Some(time));
+        }
     }
 
     #[test]

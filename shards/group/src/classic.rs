@@ -10,7 +10,6 @@ mod member;
 mod rebalance;
 mod response;
 mod static_member;
-mod subscription;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,8 +21,8 @@ use crate::offset_delete::Expiry;
 use crate::records::{ClassicMemberValue, GroupMetadataValue};
 
 pub(crate) use member::{ClassicMember, Waiting};
+pub(crate) use pelton_wire::consumer_protocol::{encode_assignment, read_subscription};
 pub(crate) use response::join_refusal;
-pub(crate) use subscription::{encode_assignment, read_subscription};
 
 /// Protocol type of consumers.
 pub(crate) const CONSUMER: &str = "consumer";

@@ -4,6 +4,7 @@
 
 pub mod api_key;
 pub mod compression;
+pub mod consumer_protocol;
 pub mod crc;
 pub mod error_code;
 pub mod fetch;

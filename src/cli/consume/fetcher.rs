@@ -56,6 +56,8 @@ impl PartitionState {
 pub struct Fetcher {
     client: Client,
     states: Vec<PartitionState>,
+    /// Partitions read to their stop, and how far.
+    finished: BTreeMap<(String, i32), i64>,
     left: Option<u64>,
     out: Vec<u8>,
     /// When the first of a row of failures happened.
@@ -65,23 +67,65 @@ pub struct Fetcher {
 impl Fetcher {
     /// Reads at most `number` records.
     pub fn new(client: Client, states: Vec<PartitionState>, number: Option<u64>) -> Fetcher {
-        Fetcher { client, states, left: number, out: Vec::new(), failing_since: None }
+        Fetcher {
+            client,
+            states,
+            finished: BTreeMap::new(),
+            left: number,
+            out: Vec::new(),
+            failing_since: None,
+        }
     }
 
     /// Prints records until the end, if there is one.
     pub fn run(mut self, format: &RecordFormat) -> Result<(), Failure> {
-        loop {
-            self.states.retain(|state| !state.is_done());
-            if self.states.is_empty() || self.left == Some(0) {
-                return self.flush();
-            }
-            let result = self.round(format);
-            self.flush()?;
-            match result? {
-                None => self.failing_since = None,
-                Some(problem) => self.pause(problem)?,
-            }
+        while !self.is_done(true) {
+            self.step(format)?;
         }
+        Ok(())
+    }
+
+    /// Asks every leader once and prints what comes; waits a little after what may pass.
+    pub fn step(&mut self, format: &RecordFormat) -> Result<(), Failure> {
+        for done in self.states.extract_if(.., |state| state.is_done()) {
+            self.finished.insert((done.topic, done.partition), done.next);
+        }
+        let result = self.round(format);
+        self.flush()?;
+        match result? {
+            None => self.failing_since = None,
+            Some(problem) => self.pause(problem)?,
+        }
+        Ok(())
+    }
+
+    /// True when as many records as wanted have been printed or, if there `is_an_end`, all partitions are read.
+    pub fn is_done(&self, is_an_end: bool) -> bool {
+        self.left == Some(0) || is_an_end && self.states.iter().all(PartitionState::is_done)
+    }
+
+    /// True when there is no partition to read.
+    pub fn is_idle(&self) -> bool {
+        self.states.is_empty()
+    }
+
+    /// Reads these partitions from now on, and no other.
+    pub fn assign(&mut self, states: Vec<PartitionState>) {
+        self.finished.clear();
+        self.states = states;
+    }
+
+    /// The offset behind the last record printed, of every partition assigned.
+    pub fn positions(&self) -> BTreeMap<(String, i32), i64> {
+        let mut positions = self.finished.clone();
+        positions
+            .extend(self.states.iter().map(|state| ((state.topic.clone(), state.partition), state.next)));
+        positions
+    }
+
+    /// The client, for other questions between two steps.
+    pub fn client(&mut self) -> &mut Client {
+        &mut self.client
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
@@ -253,6 +297,7 @@ impl Fetcher {
                         return Ok(());
                     }
                     format.write(&state.topic, state.partition, &record, &mut self.out);
+                    state.next = record.offset + 1;
                     self.left = self.left.map(|left| left - 1);
                 }
             }

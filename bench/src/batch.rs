@@ -34,17 +34,29 @@ fn varint(bytes: &[u8], pos: &mut usize) -> Outcome<i64> {
 
 /// Builds an uncompressed batch, base offset 0, no producer id, all records with time `timestamp_ms` and no key.
 pub fn build<'a>(values: impl Iterator<Item = &'a [u8]>, timestamp_ms: i64) -> Vec<u8> {
+    build_keyed(values.map(|value| (None, Some(value))), timestamp_ms)
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    put_varint(out, bytes.map_or(-1, |bytes| bytes.len() as i64));
+    out.extend_from_slice(bytes.unwrap_or_default());
+}
+
+/// Key and value of a record.
+pub type Pair<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
+
+/// The same of records with keys and values, either of which may be null.
+pub fn build_keyed<'a>(records: impl Iterator<Item = Pair<'a>>, timestamp_ms: i64) -> Vec<u8> {
     let mut out = vec![0; HEADER];
     let mut count = 0i32;
     let mut record = Vec::new();
-    for value in values {
+    for (key, value) in records {
         record.clear();
         record.push(0);
         put_varint(&mut record, 0);
         put_varint(&mut record, i64::from(count));
-        put_varint(&mut record, -1);
-        put_varint(&mut record, value.len() as i64);
-        record.extend_from_slice(value);
+        put_bytes(&mut record, key);
+        put_bytes(&mut record, value);
         put_varint(&mut record, 0);
         put_varint(&mut out, record.len() as i64);
         out.extend_from_slice(&record);
@@ -81,8 +93,12 @@ pub struct Batch<'a> {
     pub base_offset: i64,
     /// Number of records, which for our own batches is also the number of offsets.
     pub count: i32,
+    last_offset_delta: i32,
     bytes: &'a [u8],
 }
+
+/// A record: offset, key, value.
+pub type Record<'a> = (i64, Option<&'a [u8]>, Option<&'a [u8]>);
 
 /// Length in bytes of the batch at the start of `bytes`, if its length field is there.
 pub fn length(bytes: &[u8]) -> Option<usize> {
@@ -93,6 +109,18 @@ pub fn length(bytes: &[u8]) -> Option<usize> {
 
 /// Takes the first whole batch off `bytes`; `None` when only a part of one (or nothing) is left. Checks magic, CRC, counts.
 pub fn take<'a>(bytes: &mut &'a [u8]) -> Outcome<Option<Batch<'a>>> {
+    let Some(batch) = take_compacted(bytes)? else { return Ok(None) };
+    if batch.count < 1 || batch.last_offset_delta != batch.count - 1 {
+        return Err(format!(
+            "batch at offset {}: {} records, last offset delta {}",
+            batch.base_offset, batch.count, batch.last_offset_delta
+        ));
+    }
+    Ok(Some(batch))
+}
+
+/// The same of a compacted topic, whose batches may have lost records.
+pub fn take_compacted<'a>(bytes: &mut &'a [u8]) -> Outcome<Option<Batch<'a>>> {
     let Some(length) = length(bytes) else { return Ok(None) };
     if length < HEADER {
         return Err(format!("a batch claims {length} bytes, less than its header"));
@@ -107,14 +135,13 @@ pub fn take<'a>(bytes: &mut &'a [u8]) -> Outcome<Option<Batch<'a>>> {
     if crc32c(&batch[21..]) != i32_at(17) as u32 {
         return Err(format!("batch at offset {base_offset}: CRC does not match its {length} bytes"));
     }
-    let count = i32_at(57);
-    if count < 1 || i32_at(23) != count - 1 {
+    let (count, last_offset_delta) = (i32_at(57), i32_at(23));
+    if count < 0 || last_offset_delta < count - 1 {
         return Err(format!(
-            "batch at offset {base_offset}: {count} records, last offset delta {}",
-            i32_at(23)
+            "batch at offset {base_offset}: {count} records, last offset delta {last_offset_delta}"
         ));
     }
-    Ok(Some(Batch { base_offset, count, bytes: batch }))
+    Ok(Some(Batch { base_offset, count, last_offset_delta, bytes: batch }))
 }
 
 impl<'a> Batch<'a> {
@@ -123,25 +150,46 @@ impl<'a> Batch<'a> {
         self.bytes.len()
     }
 
-    /// The values of the records, in order.
+    /// The offset of the last record the batch was made with.
+    pub fn last_offset(&self) -> i64 {
+        self.base_offset + i64::from(self.last_offset_delta)
+    }
+
+    /// The values of the records, in order; offsets must be dense.
     pub fn values(&self) -> Outcome<Vec<&'a [u8]>> {
-        let mut pos = HEADER;
         let mut values = Vec::with_capacity(self.count as usize);
-        for i in 0..self.count {
+        for (i, (offset, _, value)) in self.records()?.into_iter().enumerate() {
+            if offset != self.base_offset + i as i64 {
+                return Err(format!("batch at offset {}: record {i} has another offset", self.base_offset));
+            }
+            values.push(value.unwrap_or_default());
+        }
+        Ok(values)
+    }
+
+    /// The records, in order.
+    pub fn records(&self) -> Outcome<Vec<Record<'a>>> {
+        let mut pos = HEADER;
+        let mut records = Vec::with_capacity(self.count as usize);
+        for _ in 0..self.count {
             let length = varint(self.bytes, &mut pos)?;
             let end = pos + usize::try_from(length).map_err(|_| "a record of negative length")?;
             pos += 1;
             varint(self.bytes, &mut pos)?;
-            if varint(self.bytes, &mut pos)? != i64::from(i) {
-                return Err(format!("batch at offset {}: record {i} has another offset", self.base_offset));
-            }
-            let key = varint(self.bytes, &mut pos)?;
-            pos += key.max(0) as usize;
-            let value = varint(self.bytes, &mut pos)?.max(0) as usize;
-            values.push(self.bytes.get(pos..pos + value).ok_or("a record ends inside its value")?);
+            let offset = self.base_offset + varint(self.bytes, &mut pos)?;
+            let (key, value) = (self.field(&mut pos)?, self.field(&mut pos)?);
+            records.push((offset, key, value));
             pos = end;
         }
-        Ok(values)
+        Ok(records)
+    }
+
+    fn field(&self, pos: &mut usize) -> Outcome<Option<&'a [u8]>> {
+        let Ok(length) = usize::try_from(varint(self.bytes, pos)?) else { return Ok(None) };
+        let end = pos.checked_add(length).ok_or("a field of a record is too long")?;
+        let field = self.bytes.get(*pos..end).ok_or("a record ends inside its key or value")?;
+        *pos = end;
+        Ok(Some(field))
     }
 }
 
@@ -157,6 +205,16 @@ mod tests {
         let batch = take(&mut rest).unwrap().unwrap();
         assert_eq!((batch.count, rest.len()), (300, 0));
         assert_eq!(batch.values().unwrap(), values.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn keys_and_nulls_come_back() {
+        let records: [Pair<'_>; 3] = [(Some(b"k"), Some(b"v")), (Some(b"gone"), None), (None, Some(b""))];
+        let bytes = build_keyed(records.into_iter(), 5);
+        let batch = take(&mut &bytes[..]).unwrap().unwrap();
+        let found: Vec<_> =
+            batch.records().unwrap().into_iter().map(|(_, key, value)| (key, value)).collect();
+        assert_eq!((found, batch.last_offset()), (records.to_vec(), 2));
     }
 
     #[test]

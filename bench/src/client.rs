@@ -57,7 +57,7 @@ impl Client {
     }
 
     /// The next correlation id.
-    fn id(&mut self) -> i32 {
+    pub fn id(&mut self) -> i32 {
         self.next_id += 1;
         self.next_id
     }
@@ -81,7 +81,8 @@ impl Client {
         Ok(&self.frame)
     }
 
-    fn call(&mut self, id: i32, frame: &[u8]) -> Outcome<&[u8]> {
+    /// Sends a request and gives its answer, which must carry `id`.
+    pub fn call(&mut self, id: i32, frame: &[u8]) -> Outcome<&[u8]> {
         self.send(frame)?;
         let answer = self.receive()?;
         match answer.first_chunk::<4>().map(|bytes| i32::from_be_bytes(*bytes)) {
@@ -131,6 +132,14 @@ impl Client {
             return Err(format!("Produce to partition {partition} was answered for {}", answer.partition));
         }
         Ok(if answer.error == 0 { Ok(answer.base_offset) } else { Err(answer.error) })
+    }
+
+    /// The offset of a time (-2: the first, -1: the high watermark) in one partition, or the error code.
+    pub fn list_offset(&mut self, topic: &str, partition: i32, time: i64) -> Outcome<Result<i64, i16>> {
+        let id = self.id();
+        let (error, offset) =
+            frames::listed_offset(self.call(id, &frames::list_offset(id, topic, partition, time))?)?;
+        Ok(if error == 0 { Ok(offset) } else { Err(error) })
     }
 
     /// Fetches from one partition: error code, high watermark and records.

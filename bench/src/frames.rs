@@ -1,5 +1,5 @@
 //! The Kafka requests the bench sends and their answers, in fixed old versions that every broker of the Kafka 4 line
-//! serves: Produce 7, Fetch 4, Metadata 4, CreateTopics 2, DeleteTopics 1, InitProducerId 1. Never negotiates.
+//! serves: Produce 7, Fetch 4, Metadata 4, CreateTopics 2, DeleteTopics 1, InitProducerId 1, ListOffsets 1. Never negotiates.
 
 use crate::Outcome;
 
@@ -7,6 +7,8 @@ use crate::Outcome;
 pub const PRODUCE: (i16, i16) = (0, 7);
 /// Fetch.
 pub const FETCH: (i16, i16) = (1, 4);
+/// ListOffsets.
+pub const LIST_OFFSETS: (i16, i16) = (2, 1);
 /// Metadata.
 pub const METADATA: (i16, i16) = (3, 4);
 /// CreateTopics.
@@ -76,17 +78,17 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn put_string(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn put_string(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&(text.len() as i16).to_be_bytes());
     out.extend_from_slice(text.as_bytes());
 }
 
-fn put_i32(out: &mut Vec<u8>, value: i32) {
+pub(crate) fn put_i32(out: &mut Vec<u8>, value: i32) {
     out.extend_from_slice(&value.to_be_bytes());
 }
 
 /// Starts a request: size (filled in by [`finish`]), key, version, correlation id, client id.
-fn start(api: (i16, i16), correlation_id: i32) -> Vec<u8> {
+pub(crate) fn start(api: (i16, i16), correlation_id: i32) -> Vec<u8> {
     let mut out = vec![0; 4];
     out.extend_from_slice(&api.0.to_be_bytes());
     out.extend_from_slice(&api.1.to_be_bytes());
@@ -95,7 +97,7 @@ fn start(api: (i16, i16), correlation_id: i32) -> Vec<u8> {
     out
 }
 
-fn finish(mut out: Vec<u8>) -> Vec<u8> {
+pub(crate) fn finish(mut out: Vec<u8>) -> Vec<u8> {
     let size = (out.len() - 4) as i32;
     out[..4].copy_from_slice(&size.to_be_bytes());
     out
@@ -256,6 +258,33 @@ pub fn metadata_answer(frame: &[u8]) -> Outcome<Metadata> {
         }
     }
     Ok(metadata)
+}
+
+/// A ListOffsets of one partition by time: -2 the first offset, -1 the high watermark.
+pub fn list_offset(id: i32, topic: &str, partition: i32, time: i64) -> Vec<u8> {
+    let mut out = start(LIST_OFFSETS, id);
+    put_i32(&mut out, -1);
+    put_i32(&mut out, 1);
+    put_string(&mut out, topic);
+    put_i32(&mut out, 1);
+    put_i32(&mut out, partition);
+    out.extend_from_slice(&time.to_be_bytes());
+    finish(out)
+}
+
+/// Error code and offset of a ListOffsets answer of one partition.
+pub fn listed_offset(frame: &[u8]) -> Outcome<(i16, i64)> {
+    let mut reader = Reader::new(frame);
+    reader.i32()?;
+    let topics = reader.count()?;
+    reader.string()?;
+    if (topics, reader.count()?) != (1, 1) {
+        return Err("ListOffsets of one partition was answered for another number".into());
+    }
+    reader.i32()?;
+    let error = reader.i16()?;
+    reader.i64()?;
+    Ok((error, reader.i64()?))
 }
 
 /// A Fetch of one partition from `offset`, at most `max_bytes`, waiting at most `wait_ms`.

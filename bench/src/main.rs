@@ -1,10 +1,10 @@
-//! The bench program: `load`, `limits`, `floor`, `first`, `compare`, `smoke`, `idle`. Only reads arguments and prints; the work is in
-//! the library.
+//! The bench program: `load`, `limits`, `floor`, `first`, `compare`, `groups`, `smoke`, `idle`. Only reads arguments and
+//! prints; the work is in the library.
 
 use pelton_bench::args::Args;
 use pelton_bench::compare::{self, cases::Times, systems::Programs};
 use pelton_bench::load::{self, Plan};
-use pelton_bench::{Outcome, checks, first, floor, generator, limits, server};
+use pelton_bench::{Outcome, checks, first, floor, generator, groups, limits, server};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,6 +18,9 @@ pelton-bench first  --out DIR [--rounds 3] [--seconds 6] [--warmup 3] [--port 19
                     [--kafka yes|no] [--jars DIR] [--dir DIR] [-X broker.key=value]
 pelton-bench compare --out DIR [--quick] [--rounds 5] [--cases H1,H2,H3,H4,H5,H6,H7,H9] [--seconds 10] [--long 60]
                     [--warmup 2] [--port 19700] [--pelton FILE|none] [--kafka yes|no] [--jars DIR] [--dir DIR]
+pelton-bench groups [--out DIR] [--rounds 3] [--repeats 3] [--seconds 3] [--warmup 2] [--heartbeat-ms 50]
+                    [--systems NAME,NAME] [--part rebalances|commits] [--port 19700] [--pelton FILE|none]
+                    [--kafka yes|no] [--jars DIR] [--dir DIR] [-X broker.key=value]
 pelton-bench smoke  [--seconds 2] [--port 19700] [--pelton FILE|none] [-X broker.key=value]
 pelton-bench idle   [--seconds 5] [--port 19700] [--pelton FILE] [-X broker.key=value]";
 
@@ -44,6 +47,10 @@ const OPTIONS: &[&str] = &[
     "pelton",
     "kafka",
     "jars",
+    "repeats",
+    "heartbeat-ms",
+    "systems",
+    "part",
 ];
 
 fn main() -> ExitCode {
@@ -72,6 +79,7 @@ fn run(args: &Args) -> Outcome<()> {
         }
         "first" => first_figures(args, port),
         "compare" => full(args, port),
+        "groups" => group_figures(args, port),
         "smoke" => {
             let pelton = pelton(args)?;
             checks::smoke(pelton.as_deref(), port, seconds(args, "seconds", 2.0)?, &args.extra)?;
@@ -167,4 +175,26 @@ fn first_figures(args: &Args, port: u16) -> Outcome<()> {
         scratch: args.text("dir").map(str::to_string),
         extra: args.extra.clone(),
     })
+}
+
+fn group_figures(args: &Args, port: u16) -> Outcome<()> {
+    let systems =
+        args.text("systems").map_or(Vec::new(), |names| names.split(',').map(str::to_string).collect());
+    let report = groups::run(&groups::Options {
+        out: args.text("out").map(PathBuf::from),
+        rounds: args.number("rounds", 3)?,
+        repeats: args.number("repeats", 3)?,
+        warmup: seconds(args, "warmup", 2.0)?,
+        measure: seconds(args, "seconds", 3.0)?,
+        heartbeat: Duration::from_millis(args.number("heartbeat-ms", 50)?),
+        systems,
+        part: args.text("part").map(str::to_string),
+        port,
+        pelton: pelton(args)?,
+        jars: jars(args)?,
+        scratch: args.text("dir").map(str::to_string),
+        extra: args.extra.clone(),
+    })?;
+    println!("{report}");
+    Ok(())
 }

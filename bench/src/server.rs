@@ -141,6 +141,11 @@ pub fn floor(place: &Place, durable_depth: Option<usize>, spin_us: u64) -> Outco
 /// Starts Apache Kafka (broker and controller in one) from the jars in `jars`, with the heap and collector settings of
 /// its own start script; the first start formats the data directory.
 pub fn kafka(jars: &Path, place: &Place) -> Outcome<Server> {
+    kafka_with(jars, place, &[])
+}
+
+/// The same with more settings, `key=value`.
+pub fn kafka_with(jars: &Path, place: &Place, extra: &[String]) -> Outcome<Server> {
     let failed = |error: std::io::Error| format!("{}: {error}", place.dir.display());
     std::fs::create_dir_all(&place.dir).map_err(failed)?;
     let config = place.dir.join("server.properties");
@@ -151,8 +156,9 @@ pub fn kafka(jars: &Path, place: &Place) -> Outcome<Server> {
          listeners={listeners}\nadvertised.listeners={listeners}\ncontroller.listener.names=CONTROLLER\n\
          inter.broker.listener.name=PLAINTEXT\nlog.dirs={}\nnum.partitions=1\ndefault.replication.factor=1\n\
          offsets.topic.replication.factor=1\ntransaction.state.log.replication.factor=1\n\
-         transaction.state.log.min.isr=1\ngroup.initial.rebalance.delay.ms=0\n",
-        place.dir.join("logs").display()
+         transaction.state.log.min.isr=1\ngroup.initial.rebalance.delay.ms=0\n{}\n",
+        place.dir.join("logs").display(),
+        extra.join("\n")
     );
     std::fs::write(&config, text).map_err(failed)?;
     let log4j = place.dir.join("log4j2.properties");

@@ -40,6 +40,16 @@ pub fn cubic(fd: RawFd) -> Outcome<()> {
     if rc == 0 { Ok(()) } else { Err(format!("TCP_CONGESTION cubic: {}", std::io::Error::last_os_error())) }
 }
 
+/// A number that no other call in this process, and hardly one in another, has given.
+pub fn unique() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let call = NEXT.fetch_add(1, Ordering::Relaxed);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    (now.as_nanos() as u64 ^ u64::from(std::process::id()) << 32)
+        .wrapping_add(call.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
 /// Level-triggered epoll over descriptors owned by someone else.
 #[derive(Debug)]
 pub struct Epoll {

@@ -1,6 +1,7 @@
 //! The campaign: producers under load, kill after kill, what was acknowledged looked up after each one, everything read
 //! again at the end. Counts checks; never decides what is printed about them but the first faults.
 
+use crate::lifecycle::Lifecycle;
 use crate::producer::{Entry, Fate, Producer, Shared};
 use crate::verify::{Found, Verdict};
 use pelton_bench::Outcome;
@@ -18,7 +19,7 @@ const UNSETTLED: usize = 16;
 #[derive(Clone, Debug)]
 pub enum System {
     Pelton(PathBuf, Vec<String>),
-    Kafka(PathBuf),
+    Kafka(PathBuf, Vec<String>),
 }
 
 impl System {
@@ -27,7 +28,7 @@ impl System {
         server::port_is_free(place.port)?;
         match self {
             System::Pelton(program, extra) => server::pelton(program, place, extra),
-            System::Kafka(jars) => server::kafka(jars, place),
+            System::Kafka(jars, extra) => server::kafka_with(jars, place, extra),
         }
     }
 
@@ -80,6 +81,8 @@ pub struct Campaign<'a> {
     /// Per producer: batches before this number are settled and were judged.
     judged: Vec<usize>,
     pub starts_ms: Vec<f64>,
+    /// What else goes on, if asked for.
+    pub lifecycle: Option<Lifecycle>,
 }
 
 impl<'a> Campaign<'a> {
@@ -102,6 +105,7 @@ impl<'a> Campaign<'a> {
             found: vec![Found::default(); partitions as usize],
             judged: vec![0; producers.len()],
             starts_ms: Vec::new(),
+            lifecycle: None,
         }
     }
 
@@ -136,7 +140,8 @@ impl<'a> Campaign<'a> {
             }
             *broker = self.system.start(self.place).map_err(failed)?;
             self.starts_ms.push(broker.start_time.as_secs_f64() * 1000.0);
-            let fault = self.check(&broker.bootstrap);
+            let other = self.lifecycle.as_mut().and_then(|other| other.check(&broker.bootstrap, kill));
+            let fault = self.check(&broker.bootstrap).or(other);
             tally.count(&format!("kill {kill}"), fault);
             if report.elapsed() > Duration::from_secs(10) || kill == kills {
                 println!("kill {kill}: {acknowledged} records acknowledged");

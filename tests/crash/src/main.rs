@@ -2,13 +2,18 @@
 //! each kill, then read everything back and hold it against the ledgers. Closing line `N passed, N failed`; exit code 0 only
 //! when nothing failed. Never touches a process it did not start.
 
+mod aged;
 mod campaign;
+mod commits;
+mod keyed;
+mod lifecycle;
 mod payload;
 mod producer;
 mod selfcheck;
 mod verify;
 
 use campaign::{Campaign, System, TOPIC, Tally};
+use lifecycle::{Lifecycle, Wanted};
 use pelton_bench::args::Args;
 use pelton_bench::client::Client;
 use pelton_bench::server::{self, Place, Scratch};
@@ -22,9 +27,11 @@ use verify::Verdict;
 
 const HELP: &str = "\
 kill-loop [--kills 200] [--min-ms 50] [--max-ms 500] [--partitions 4] [--flush-messages 1] [--seed N] [--port 19800]
-          [--dir DIR] [--system pelton|kafka] [--pelton FILE] [--jars DIR] [-X broker.key=value]
+          [--dir DIR] [--system pelton|kafka] [--pelton FILE] [--jars DIR] [--lifecycle LIST] [-X broker.key=value]
           kills the broker --kills times, 50-500 ms after it is ready (each fourth time again while it recovers), checks
-          after each kill and at the end that every acknowledged record is there once, at its offset, in order";
+          after each kill and at the end that every acknowledged record is there once, at its offset, in order; --lifecycle names what
+          else is checked, with commas between: retention (drops no more than it may), compaction (keeps the latest of every
+          key), commits (of group members; no committed offset goes back)";
 const OPTIONS: &[&str] = &[
     "kills",
     "min-ms",
@@ -37,6 +44,7 @@ const OPTIONS: &[&str] = &[
     "system",
     "pelton",
     "jars",
+    "lifecycle",
 ];
 
 fn main() -> ExitCode {
@@ -60,7 +68,7 @@ fn run(args: &Args) -> Outcome<Tally> {
     let partitions: i32 = args.number("partitions", 4)?;
     let seed: u64 = args.number("seed", load::now_ms() as u64)?;
     let system = match args.text("system") {
-        Some("kafka") => System::Kafka(server::kafka_jars(args.text("jars"))?),
+        Some("kafka") => System::Kafka(server::kafka_jars(args.text("jars"))?, args.extra.clone()),
         None | Some("pelton") => {
             System::Pelton(server::pelton_program(args.text("pelton"))?, args.extra.clone())
         }
@@ -85,6 +93,9 @@ fn run(args: &Args) -> Outcome<Tally> {
     let mut campaign = Campaign::new(&system, &place, partitions, &producers, &shared);
     campaign.pause_ms = (args.number("min-ms", 50)?, args.number("max-ms", 500)?);
     campaign.random = seed | 1;
+    if let Some(wanted) = args.text("lifecycle").map(Wanted::parse).transpose()? {
+        campaign.lifecycle = Some(Lifecycle::start(wanted, &broker.bootstrap, &mut admin, flush)?);
+    }
     if let Err(error) = campaign.run(&mut broker, kills, &mut tally) {
         std::mem::forget(scratch);
         println!("data kept in {}", place.dir.display());
@@ -96,6 +107,9 @@ fn run(args: &Args) -> Outcome<Tally> {
         thread.join().map_err(|_| "a producer panicked")?;
     }
     finish(&mut campaign, &broker.bootstrap, &mut tally);
+    if let Some(lifecycle) = campaign.lifecycle.take() {
+        lifecycle.finish(&broker.bootstrap, &mut tally);
+    }
     if tally.failed > 0 {
         println!("data kept in {}", place.dir.display());
         std::mem::forget(scratch);

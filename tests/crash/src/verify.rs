@@ -36,6 +36,19 @@ impl Verdict {
         (self.lost, self.duplicated, self.reordered, self.foreign, self.unsettled) == (0, 0, 0, 0, 0)
     }
 
+    /// Adds what another verdict has found.
+    pub fn add(&mut self, other: Verdict) {
+        self.batches += other.batches;
+        self.records += other.records;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.foreign += other.foreign;
+        self.unsettled += other.unsettled;
+        self.unknown_present += other.unknown_present;
+        other.notes.into_iter().for_each(|note| self.note(note));
+    }
+
     /// Adds a fault in words, up to twenty.
     pub fn note(&mut self, text: String) {
         if self.notes.len() < 20 {
@@ -53,6 +66,16 @@ pub struct Found {
 }
 
 impl Found {
+    /// Nothing found of a log that starts at `offset`.
+    pub fn starting_at(offset: i64) -> Found {
+        Found { next_offset: offset, ..Found::default() }
+    }
+
+    /// The offset behind the last batch found.
+    pub fn next_offset(&self) -> i64 {
+        self.next_offset
+    }
+
     /// Notes the next batch of the log.
     pub fn add(&mut self, partition: i32, batch: &Batch<'_>, verdict: &mut Verdict) -> Outcome<()> {
         if batch.base_offset != self.next_offset {

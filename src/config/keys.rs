@@ -79,6 +79,13 @@ fn cleanup_policy(value: &str) -> Result<i64, String> {
     words.try_fold(0, |count, policy| word(policy, &["delete", "compact"]).map(|_| count + 1))
 }
 
+fn ratio(value: &str) -> Result<i64, String> {
+    match value.trim().parse::<f64>() {
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(0),
+        _ => Err("must be a number from 0 to 1".to_string()),
+    }
+}
+
 fn data_dir(config: &mut StartConfig, value: &str) -> Result<(), String> {
     if value.is_empty() || value.contains(',') {
         return Err("one directory, so far".to_string());
@@ -273,6 +280,8 @@ pub const KEYS: &[Key] = &[
         config.broker.fetch_splice = boolean(value)?;
         Ok(())
     }),
+    number!("log.retention.check.interval.ms", broker.retention_check_interval_ms, 1..=MAX),
+    number!("log.initial.task.delay.ms", broker.initial_task_delay_ms, 0..=MAX),
     // Defaults of topics.
     topic_key!("message.max.bytes", "max.message.bytes", 0..=INT_MAX),
     topic_key!("min.insync.replicas", "min.insync.replicas", 1..=INT_MAX),
@@ -303,6 +312,7 @@ pub const KEYS: &[Key] = &[
     topic_key!("log.segment.delete.delay.ms", "file.delete.delay.ms", 0..=MAX),
     topic_key!("log.cleaner.delete.retention.ms", "delete.retention.ms", 0..=MAX),
     topic_key!("log.cleaner.min.compaction.lag.ms", "min.compaction.lag.ms", 0..=MAX),
+    topic_key!("log.cleaner.min.cleanable.ratio", "min.cleanable.dirty.ratio", with ratio),
     topic_key!("log.cleaner.max.compaction.lag.ms", "max.compaction.lag.ms", 1..=MAX),
     // Accepted so that files written for Kafka work; without effect so far.
     idle("process.roles"),
@@ -317,7 +327,6 @@ pub const KEYS: &[Key] = &[
     idle("num.recovery.threads.per.data.dir"),
     idle("socket.send.buffer.bytes"),
     idle("socket.receive.buffer.bytes"),
-    idle("log.retention.check.interval.ms"),
     idle("log.flush.scheduler.interval.ms"),
     idle("offsets.topic.replication.factor"),
     idle("offsets.topic.compression.codec"),

@@ -44,7 +44,7 @@ pub const TOPIC: &[ConfigDef] = &[
         kind: Kind::List(&["delete", "compact"]),
         default: "delete",
         synonym: Some("log.cleanup.policy"),
-        doc: "What happens to old records: deleted by age or size, or compacted by key. Takes effect with consumer groups.",
+        doc: "What happens to old records: deleted by age or size, compacted by key, or both.",
     },
     ConfigDef {
         name: "compression.type",
@@ -156,14 +156,14 @@ pub const TOPIC: &[ConfigDef] = &[
         kind: Kind::Long(-1),
         default: "-1",
         synonym: Some("log.retention.bytes"),
-        doc: "Size of a partition above which old segments are deleted. Takes effect with consumer groups.",
+        doc: "Size of a partition above which its oldest segments are deleted, bytes; -1 = without limit.",
     },
     ConfigDef {
         name: "retention.ms",
         kind: Kind::Long(-1),
         default: "604800000",
         synonym: Some("log.retention.ms"),
-        doc: "Age above which old segments are deleted, milliseconds. Takes effect with consumer groups.",
+        doc: "Age above which segments are deleted, milliseconds; -1 = without limit.",
     },
     ConfigDef {
         name: "segment.bytes",
@@ -281,6 +281,20 @@ pub const BROKER: &[ConfigDef] = &[
         default: "900000",
         synonym: None,
         doc: "Longest transaction timeout a client may ask for, milliseconds.",
+    },
+    ConfigDef {
+        name: "log.initial.task.delay.ms",
+        kind: Kind::Long(0),
+        default: "30000",
+        synonym: None,
+        doc: "Wait after the start before old segments are first looked for, milliseconds.",
+    },
+    ConfigDef {
+        name: "log.retention.check.interval.ms",
+        kind: Kind::Long(1),
+        default: "300000",
+        synonym: None,
+        doc: "Time between two looks for segments that may be deleted, milliseconds.",
     },
     ConfigDef {
         name: "pelton.journal.bytes",

@@ -73,6 +73,11 @@ impl MetadataImage {
         let text = |name| value(self, broker, topic, name);
         let long = |name, otherwise| text(name).trim().parse::<i64>().unwrap_or(otherwise);
         let int = |name, otherwise| text(name).trim().parse::<i32>().unwrap_or(otherwise);
+        let ratio = |name, otherwise| {
+            text(name).trim().parse::<f64>().map_or(otherwise, |ratio| (ratio * 1e6) as u32)
+        };
+        let policies = text("cleanup.policy");
+        let policy = |name| policies.split(',').any(|policy| policy.trim() == name);
         let default = TopicConfig::default();
         TopicConfig {
             max_message_bytes: int("max.message.bytes", default.max_message_bytes),
@@ -88,7 +93,14 @@ impl MetadataImage {
             index_interval_bytes: int("index.interval.bytes", default.index_interval_bytes),
             file_delete_delay_ms: long("file.delete.delay.ms", default.file_delete_delay_ms),
             preallocate: text("preallocate") == "true",
-            compacted: text("cleanup.policy").split(',').any(|policy| policy.trim() == "compact"),
+            compacted: policy("compact"),
+            deleted: policy("delete"),
+            retention_ms: long("retention.ms", default.retention_ms),
+            retention_bytes: long("retention.bytes", default.retention_bytes),
+            delete_retention_ms: long("delete.retention.ms", default.delete_retention_ms),
+            min_compaction_lag_ms: long("min.compaction.lag.ms", default.min_compaction_lag_ms),
+            max_compaction_lag_ms: long("max.compaction.lag.ms", default.max_compaction_lag_ms),
+            min_cleanable_dirty_ppm: ratio("min.cleanable.dirty.ratio", default.min_cleanable_dirty_ppm),
         }
     }
 }

@@ -137,7 +137,7 @@ impl Storage {
         }
         self.checkpointing.generation += 1;
         self.doomed.generation = self.checkpointing.generation;
-        self.checkpointing.wanted |= self.doomed.waits_for_checkpoint();
+        self.checkpointing.wanted |= self.doomed.waits_for_checkpoint(now);
         if self.phase == Phase::Failed {
             return;
         }
@@ -176,7 +176,10 @@ impl Storage {
 
     /// Takes a clean stop one step further.
     pub(crate) fn advance_stop(&mut self, snapshots: &dyn Snapshots, out: &mut Vec<DiskEffect>) {
-        let quiet = self.journal_writes == 0 && !self.journal_syncing && !self.journal.needs_sync();
+        let quiet = self.journal_writes == 0
+            && !self.journal_syncing
+            && !self.journal.needs_sync()
+            && self.doomed.busy() == 0;
         if self.retry_at_ns.is_some() && quiet && (self.journal.forming.is_empty() || !self.can_seal()) {
             // No room to lay down, but the journal has all that was acknowledged: the next start goes on from there.
             return self.say_last_word(out);

@@ -9,11 +9,14 @@ use pelton_model::{Now, Offset, PartitionKey};
 
 use crate::checkpoint::DoomedData;
 use crate::disk::{DiskEffect, DiskError, FileKind, SegmentFile};
+use crate::sabotage::Sabotage;
 use crate::storage::{Op, Storage};
 use crate::types::PartitionSlot;
 
-/// Removals in flight at once.
+/// Removals in flight at once, at most.
 const DELETES_MAX: usize = 64;
+/// One more may be in flight for each so many that wait.
+const WAITING_PER_DELETE: usize = 32;
 
 /// A segment to remove.
 #[derive(Clone, Copy, Debug)]
@@ -39,10 +42,20 @@ pub(crate) struct Doomed {
 }
 
 impl Doomed {
-    /// When the next removal is due, monotonic nanoseconds.
-    pub fn due_ns(&self) -> Option<u64> {
-        let first = self.waiting.values().find(|row| self.may_go(row))?.due_ns;
-        (self.in_flight.len() < DELETES_MAX).then_some(first)
+    /// When something is due, monotonic nanoseconds: a removal, or the checkpoint one waits for unless that is under way.
+    pub fn due_ns(&self, checkpoint_comes: bool) -> Option<u64> {
+        if self.in_flight.len() >= self.deletes_max() {
+            return None;
+        }
+        let unlisted = |row: &Row| row.generation <= self.generation;
+        let mut rows = self.waiting.values();
+        rows.find(|row| self.may_go(row) || !(unlisted(row) || checkpoint_comes)).map(|row| row.due_ns)
+    }
+
+    /// Removals that may be in flight at once. Freeing a file's blocks keeps the file system's own journal busy, so they
+    /// come singly, and more at a time only as more of them wait.
+    fn deletes_max(&self) -> usize {
+        (self.waiting.len() / WAITING_PER_DELETE).clamp(1, DELETES_MAX)
     }
 
     /// Removes a segment's files at `due_ns`, once checkpoint `generation` is durable.
@@ -70,14 +83,15 @@ impl Doomed {
         .collect()
     }
 
-    /// Some may go only when yet another checkpoint is durable.
-    pub fn waits_for_checkpoint(&self) -> bool {
-        self.waiting.values().any(|row| row.generation > self.generation)
+    /// A removal that is due by `now` may go only when yet another checkpoint is durable.
+    pub fn waits_for_checkpoint(&self, now: Now) -> bool {
+        let mut due = self.waiting.range(..=(now.monotonic_ns, u64::MAX));
+        due.any(|(_, row)| row.generation > self.generation)
     }
 
-    /// Segments being written now.
+    /// Segments being written or removed now.
     pub fn busy(&self) -> usize {
-        self.busy.len()
+        self.busy.len() + self.in_flight.len()
     }
 
     fn may_go(&self, row: &Row) -> bool {
@@ -214,17 +228,19 @@ impl Storage {
         for batch in partition.tail.iter().skip(partition.first_unlaid()) {
             self.journal.batch_laid(batch.sequence, batch.direct.is_some());
         }
-        self.checkpointing.wanted = true;
     }
 
-    /// Segments below a log start offset that is now on stable storage go away.
+    /// Log start offsets that are now on stable storage count, and segments below them go away.
     pub(crate) fn apply_start_facts(&mut self) {
         let flushed = self.journal.flushed();
-        while let Some((sequence, slot)) = self.start_facts.front().copied()
+        while let Some((sequence, slot, start)) = self.start_facts.front().copied()
             && sequence <= flushed
         {
             self.start_facts.pop_front();
             self.started.push(slot);
+            if let Some(partition) = self.partition_mut(slot) {
+                partition.log_start = partition.log_start.max(start);
+            }
         }
     }
 
@@ -237,15 +253,17 @@ impl Storage {
         let Some(partition) = self.partition_mut(slot) else { return };
         let key = partition.key;
         let due_ns = now.after_ms(partition.config.file_delete_delay_ms);
-        let sealed = partition.segments.len().saturating_sub(1);
+        let closed = partition.closed_segments();
         let below =
-            partition.segments[..sealed].iter().take_while(|segment| segment.end_offset <= start).count();
+            partition.segments[..closed].iter().take_while(|segment| segment.end_offset <= start).count();
+        if below == partition.segments.len() {
+            partition.partial = Some(Vec::new());
+        }
         let gone: Vec<Offset> =
             partition.segments.drain(..below).map(|segment| segment.base_offset).collect();
         let generation = self.checkpointing.next_to_be_made();
         for base_offset in gone {
             self.doomed.add(slot, key, base_offset, due_ns, generation);
-            self.checkpointing.wanted = true;
         }
     }
 
@@ -254,7 +272,16 @@ impl Storage {
         for slot in std::mem::take(&mut self.started) {
             self.drop_segments_below_start(now, slot);
         }
-        let free = DELETES_MAX.saturating_sub(self.doomed.in_flight.len());
+        // Nothing new at a stop: the last checkpoint remembers what is left.
+        if self.stopping {
+            return;
+        }
+        self.checkpointing.wanted |=
+            self.checkpointing.underway.is_none() && self.doomed.waits_for_checkpoint(now);
+        if self.config.sabotaged(Sabotage::DeleteBeforeCheckpoint) {
+            self.doomed.generation = u64::MAX;
+        }
+        let free = self.doomed.deletes_max().saturating_sub(self.doomed.in_flight.len());
         let limit = (now.monotonic_ns, u64::MAX);
         let due: Vec<(u64, u64)> = self
             .doomed

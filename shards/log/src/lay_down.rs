@@ -261,7 +261,8 @@ fn plan(partition: &PartitionLog, stable: u64, write_bytes: u64) -> Option<Plan>
         }
         // A segment that has begun already is one whose first write failed.
         let base_offset = batch.fact.base_offset;
-        if batch.begins_segment && partition.segments.last().is_some_and(|s| s.base_offset < base_offset) {
+        let has_begun = partition.segments.last().is_some_and(|segment| segment.base_offset >= base_offset);
+        if batch.begins_segment && !has_begun {
             if to > from {
                 break;
             }

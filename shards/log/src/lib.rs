@@ -19,6 +19,7 @@ mod read;
 mod recovery;
 mod replay;
 mod reshard;
+mod retention;
 pub mod sabotage;
 mod seal;
 mod segment;

@@ -74,8 +74,10 @@ pub struct PartitionLog {
     pub key: PartitionKey,
     /// The topic's settings.
     pub config: TopicConfig,
-    /// First offset.
+    /// First offset, as a fact on stable storage says.
     pub log_start: Offset,
+    /// What it will be when the last such fact is.
+    pub next_log_start: Offset,
     /// Offset behind the last append.
     pub log_end: Offset,
     /// Offset behind the last written batch.
@@ -115,6 +117,7 @@ impl PartitionLog {
             key,
             config: TopicConfig::default(),
             log_start: start,
+            next_log_start: start,
             log_end: start,
             written_end: start,
             flushed_end: start,
@@ -193,6 +196,19 @@ impl PartitionLog {
             }
         }
         bytes
+    }
+
+    /// How many segments, from the first, take in nothing more: all but the last, and that one, too, if what is sealed next
+    /// or waits to be laid down begins another. An empty one does: its name would be used again.
+    pub fn closed_segments(&self) -> usize {
+        let others = self.segments.len().saturating_sub(1);
+        let Some(last) = self.segments.last() else { return 0 };
+        let next = self.tail.get(self.first_unlaid());
+        let closed = match next {
+            Some(batch) => batch.begins_segment && batch.fact.base_offset > last.base_offset,
+            None => self.planned.is_none(),
+        };
+        others + usize::from(closed && last.length > 0 && self.laying.is_none() && !self.reading_partial)
     }
 
     /// Takes in a batch that was sealed into a group.

@@ -67,6 +67,7 @@ pub(crate) fn replay(
 fn partition_of(data: &PartitionData) -> PartitionLog {
     let mut partition = PartitionLog::new(data.key(), Offset(data.laid_end_offset));
     partition.log_start = Offset(data.log_start_offset);
+    partition.next_log_start = partition.log_start;
     partition.segments = data.segments.iter().map(Segment::from_data).collect();
     if data.segment_bytes > 0 {
         partition.config.segment_bytes = data.segment_bytes;
@@ -107,6 +108,7 @@ impl Replay<'_> {
                 EntryKind::LogStartOffset => {
                     if let Some(partition) = self.known(entry.key) {
                         partition.log_start = partition.log_start.max(entry.value.min(partition.log_end));
+                        partition.next_log_start = partition.log_start;
                     }
                 }
             }

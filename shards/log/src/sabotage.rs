@@ -25,13 +25,17 @@ pub enum Sabotage {
     DsyncCoversEarlier,
     /// Acknowledges a group before the batches that go straight to segments are there.
     DirectNotAwaited,
+    /// Retention takes records for twice as old as they are, and does not stop at the high watermark.
+    RetentionTooEager,
+    /// Files of dropped segments go before a checkpoint that does not list them is durable.
+    DeleteBeforeCheckpoint,
     /// Recovery believes a header in the journal without looking for the batch in the segment.
     DirectNotVerified,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Sabotage; 12] = [
+    pub const ALL: [Sabotage; 14] = [
         Sabotage::AckBeforeFlush,
         Sabotage::CutAtWrongPlace,
         Sabotage::SkipFrameCrc,
@@ -44,6 +48,8 @@ impl Sabotage {
         Sabotage::DsyncCoversEarlier,
         Sabotage::DirectNotAwaited,
         Sabotage::DirectNotVerified,
+        Sabotage::RetentionTooEager,
+        Sabotage::DeleteBeforeCheckpoint,
     ];
 
     /// Its name on the command line.
@@ -61,6 +67,8 @@ impl Sabotage {
             Sabotage::DsyncCoversEarlier => "dsync-covers-earlier",
             Sabotage::DirectNotAwaited => "direct-not-awaited",
             Sabotage::DirectNotVerified => "direct-not-verified",
+            Sabotage::RetentionTooEager => "retention-too-eager",
+            Sabotage::DeleteBeforeCheckpoint => "delete-before-checkpoint",
         }
     }
 }

@@ -140,7 +140,7 @@ impl RollState {
             wall_ms.saturating_sub(self.created_ms)
         };
         let shift = (config.segment_jitter_ms.max(0) / 1000).saturating_mul(i64::from(jitter));
-        too_long || too_far || age > config.segment_ms.saturating_sub(shift)
+        too_long || too_far || age > config.segment_ms_max().saturating_sub(shift)
     }
 
     /// With the batch behind it.

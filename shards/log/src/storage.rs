@@ -80,7 +80,7 @@ pub struct Storage {
     pub(crate) checkpointing: Checkpointing,
     pub(crate) doomed: Doomed,
     /// Log start offsets that take effect on files once the group is flushed.
-    pub(crate) start_facts: VecDeque<(u64, PartitionSlot)>,
+    pub(crate) start_facts: VecDeque<(u64, PartitionSlot, Offset)>,
     /// Of these it has been.
     pub(crate) started: Vec<PartitionSlot>,
     pub(crate) loads: BTreeMap<(PartitionSlot, Offset), IndexLoad>,
@@ -176,7 +176,7 @@ impl Storage {
         self.partitions.get_mut(slot.0 as usize)?.as_mut()
     }
 
-    /// First offset; 0 if the partition is gone (so are the following).
+    /// First offset, as it is known on stable storage; 0 if the partition is gone (so are the following).
     pub fn log_start_offset(&self, slot: PartitionSlot) -> Offset {
         self.partition(slot).map_or(Offset(0), |partition| partition.log_start)
     }
@@ -298,14 +298,14 @@ impl Storage {
         self.push_fact(EntryKind::Metadata, None, NO_PARTITION, Offset(0), record, true)
     }
 
-    /// The log of the partition now begins at `offset` (DeleteRecords). Segments that lie wholly below are deleted once
-    /// this is on stable storage. Never moves back.
+    /// The log of the partition begins at `offset` (DeleteRecords, retention) once this is on stable storage; segments that
+    /// lie wholly below are deleted then. Never moves back.
     pub fn set_log_start_offset(&mut self, slot: PartitionSlot, offset: Offset) -> CommitPoint {
         let Some(partition) = self.partition_mut(slot) else { return self.written() };
-        partition.log_start = partition.log_start.max(offset.min(partition.log_end));
-        let (key, value) = (partition.key, partition.log_start);
+        partition.next_log_start = partition.next_log_start.max(offset.min(partition.log_end));
+        let (key, value) = (partition.key, partition.next_log_start);
         let commit = self.push_fact(EntryKind::LogStartOffset, Some(slot), key, value, Bytes::new(), true);
-        self.start_facts.push_back((commit.0, slot));
+        self.start_facts.push_back((commit.0, slot, value));
         commit
     }
 
@@ -370,8 +370,13 @@ impl Storage {
             _ => {
                 // While a write or sync is in flight its completion ends a turn, which looks at what is due.
                 let busy = self.journal_syncing || self.journal_writes > 0;
+                let checkpoint_comes = self.checkpointing.wanted
+                    || self.checkpointing.underway.is_some()
+                    || self.phase == Phase::Recovering
+                    || self.retry_at_ns.is_some();
+                let doomed_ns = self.doomed.due_ns(checkpoint_comes).filter(|_| !self.stopping);
                 let flush_due_ns = if busy { None } else { self.journal.flush_due_ns() };
-                [self.retry_at_ns, self.doomed.due_ns(), flush_due_ns].into_iter().flatten().min()
+                [self.retry_at_ns, doomed_ns, flush_due_ns].into_iter().flatten().min()
             }
         }
     }

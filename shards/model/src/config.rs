@@ -70,6 +70,10 @@ pub struct BrokerConfig {
     pub offsets_topic_partitions: i32,
     /// `offsets.topic.segment.bytes`: its segments, bytes.
     pub offsets_topic_segment_bytes: i32,
+    /// `log.retention.check.interval.ms`: between two looks for old segments, milliseconds.
+    pub retention_check_interval_ms: i64,
+    /// `log.initial.task.delay.ms`: before the first of these, milliseconds.
+    pub initial_task_delay_ms: i64,
     /// `log.*` defaults for topics, as (topic config name, value).
     pub topic_defaults: Vec<(String, String)>,
     /// Every broker setting given by the user, as (name, value), for DescribeConfigs.
@@ -107,6 +111,8 @@ impl BrokerConfig {
             group: GroupConfig::default(),
             offsets_topic_partitions: 50,
             offsets_topic_segment_bytes: 104_857_600,
+            retention_check_interval_ms: 300_000,
+            initial_task_delay_ms: 30_000,
             topic_defaults: Vec::new(),
             given: Vec::new(),
         }

@@ -30,14 +30,35 @@ pub struct TopicConfig {
     pub file_delete_delay_ms: i64,
     /// `preallocate`.
     pub preallocate: bool,
-    /// `cleanup.policy` has compact: every record needs a key.
+    /// `cleanup.policy` has compact: every record needs a key, and only the last one of each key is kept.
     pub compacted: bool,
+    /// `cleanup.policy` has delete: old segments go by time and size.
+    pub deleted: bool,
+    /// `retention.ms`; -1 = without limit.
+    pub retention_ms: i64,
+    /// `retention.bytes` of a partition; -1 = without limit.
+    pub retention_bytes: i64,
+    /// `delete.retention.ms`: how long a tombstone stays once compaction has met it.
+    pub delete_retention_ms: i64,
+    /// `min.compaction.lag.ms`.
+    pub min_compaction_lag_ms: i64,
+    /// `max.compaction.lag.ms`.
+    pub max_compaction_lag_ms: i64,
+    /// `min.cleanable.dirty.ratio`, in millionths.
+    pub min_cleanable_dirty_ppm: u32,
 }
 
 impl TopicConfig {
     /// True when an acknowledgement waits for stable storage.
     pub fn flush_every_append(&self) -> bool {
         self.flush_messages <= 1
+    }
+
+    /// Age at which a segment ends, milliseconds: a compacted topic's segments must become cleanable in time for
+    /// `max.compaction.lag.ms` (Kafka's LogConfig.maxSegmentMs).
+    pub fn segment_ms_max(&self) -> i64 {
+        let lag_ms = self.max_compaction_lag_ms;
+        if self.compacted && lag_ms > 0 { self.segment_ms.min(lag_ms) } else { self.segment_ms }
     }
 }
 
@@ -58,6 +79,13 @@ impl Default for TopicConfig {
             file_delete_delay_ms: 60_000,
             preallocate: false,
             compacted: false,
+            deleted: true,
+            retention_ms: 7 * 86_400_000,
+            retention_bytes: -1,
+            delete_retention_ms: 86_400_000,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
+            min_cleanable_dirty_ppm: 500_000,
         }
     }
 }

@@ -117,8 +117,12 @@ impl Shard {
         }
         let Some(id) = self.fetches.reads.remove(&token) else { return };
         let Some(operation) = self.fetches.operations.get(&id) else { return };
-        let Some((Target::Local(slot), _)) = operation.parts.get(operation.cursor) else { return };
+        let Some((Target::Local(slot), part)) = operation.parts.get(operation.cursor) else { return };
         let answer = match plan {
+            // Its segment went while it was being looked through.
+            Ok(ReadPlan::Empty) | Err(_) if part.fetch_offset < self.storage.log_start_offset(*slot) => {
+                FetchAnswer::error(ErrorCode::OffsetOutOfRange)
+            }
             Ok(plan) => self.fetch_answer(*slot, plan),
             Err(text) => {
                 self.log_error(out, format!("a fetch failed: {text}"));

@@ -23,6 +23,7 @@ mod producing;
 pub mod purgatory;
 mod shard;
 mod snapshot;
+mod upkeep;
 
 pub use effect::{Effect, LogLevel, ReceiveMode, SendPart};
 pub use event::Event;

@@ -86,6 +86,11 @@ impl Partitions {
         self.local.get_mut(slot.0 as usize)?.as_mut()
     }
 
+    /// Slots there may be partitions in: all below this.
+    pub fn slots(&self) -> usize {
+        self.local.len()
+    }
+
     /// Every partition led here.
     pub fn locals(&self) -> impl Iterator<Item = (PartitionSlot, &LocalPartition)> {
         self.local

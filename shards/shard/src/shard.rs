@@ -84,6 +84,7 @@ pub struct Shard {
     next_id: u64,
     sweep_connections_ns: Option<u64>,
     sweep_produces_ns: Option<u64>,
+    pub(crate) retention_sweep: crate::upkeep::Sweep,
 }
 
 impl Shard {
@@ -165,6 +166,7 @@ impl Shard {
             next_id: 0,
             sweep_connections_ns: None,
             sweep_produces_ns: None,
+            retention_sweep: Default::default(),
         };
         let report = recovered.report();
         out.push(Effect::Log { level: LogLevel::Info, text: format!("shard {}: {report}", id.0) });
@@ -227,6 +229,7 @@ impl Shard {
         if self.installed && !self.ready && self.storage.is_ready() {
             self.ready = true;
             self.start_loading(now);
+            self.begin_upkeep(now);
             out.push(Effect::Ready);
         }
         self.sweep_produces_ns = match (self.acks.is_empty(), self.sweep_produces_ns) {
@@ -244,6 +247,7 @@ impl Shard {
             self.groups.deadline(),
             self.sweep_connections_ns,
             self.sweep_produces_ns,
+            self.retention_sweep.due_ns,
         ]
         .into_iter()
         .flatten()
@@ -469,6 +473,7 @@ impl Shard {
         if self.sweep_connections_ns.is_some_and(|ns| ns <= now.monotonic_ns) {
             self.sweep_connections(now, out);
         }
+        self.run_upkeep(now);
     }
 
     /// Closes connections that have been idle, or in the middle of a request, for too long. Walks all connections, at

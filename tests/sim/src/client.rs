@@ -7,7 +7,8 @@ use pelton_model::Prng;
 use pelton_wire::api_key::ApiKey;
 use pelton_wire::compression::Codec;
 use pelton_wire::messages::{
-    self as m, KafkaString, decode_response, encode_request, fetch_request, produce_request,
+    self as m, KafkaString, decode_response, encode_request, fetch_request, list_offsets_request,
+    produce_request,
 };
 use pelton_wire::records::BatchBuilder;
 
@@ -17,6 +18,7 @@ use crate::oracle::Oracle;
 enum Pending {
     Produce { version: i16, sequence: u64 },
     Fetch { version: i16, partition: i32, offset: i64 },
+    Earliest { partition: i32 },
     Other,
 }
 
@@ -64,6 +66,10 @@ pub struct Client {
     pending: VecDeque<(i32, Pending)>,
     correlation_id: i32,
     read_to: std::collections::BTreeMap<i32, i64>,
+    /// Where logs began when it last heard of them: they never go back.
+    starts: std::collections::BTreeMap<i32, i64>,
+    /// Partitions whose beginning it has to ask for.
+    lost: Vec<i32>,
     reads: u64,
     inbound: BytesMut,
     /// Bytes written to the connection and not yet received by the broker.
@@ -89,6 +95,8 @@ impl Client {
             pending: VecDeque::new(),
             correlation_id: 0,
             read_to: Default::default(),
+            starts: Default::default(),
+            lost: Vec::new(),
             reads: 0,
             inbound: BytesMut::new(),
             outbound: BytesMut::new(),
@@ -161,7 +169,7 @@ impl Client {
             None if self.next_sequence < self.goal => self.new_batch(prng),
             None => return,
         };
-        oracle.sent(self.id, sending.sequence, sending.records, &self.topic, sending.partition);
+        oracle.sent(self.id, sending.sequence, sending.records, &self.topic, sending.partition, now_ms);
         let producer =
             (self.role == Role::Idempotent).then_some((1000 + i64::from(self.id), 0, sending.base_sequence));
         let records = self.batch(&sending, now_ms, producer);
@@ -235,6 +243,10 @@ impl Client {
         if !self.pending.is_empty() {
             return;
         }
+        if let Some(partition) = self.lost.pop() {
+            let body = earliest_body(&self.topic, partition);
+            return self.request(ApiKey::ListOffsets, 5, &body, Pending::Earliest { partition });
+        }
         let partition = self.partitions[prng.below(self.partitions.len() as u64) as usize];
         let offset = if prng.one_in(6) { 0 } else { self.read_to.get(&partition).copied().unwrap_or(0) };
         let version = [4, 6, 8, 11, 12][prng.below(5) as usize];
@@ -267,6 +279,14 @@ impl Client {
         match pending {
             Pending::Other => Ok(()),
             Pending::Produce { version, sequence } => self.produced(version, sequence, frame, oracle),
+            Pending::Earliest { partition } => {
+                let (_, body) = decode_response::<m::ListOffsetsResponseData>(ApiKey::ListOffsets, 5, frame)
+                    .map_err(|error| format!("ListOffsets answer: {error}"))?;
+                let data = body.topics.first().and_then(|topic| topic.partitions.first());
+                let data = data.ok_or("a ListOffsets answer without its partition")?;
+                self.read_to.insert(partition, data.offset);
+                self.begins(partition, data.offset)
+            }
             Pending::Fetch { version, partition, offset } => {
                 self.fetched(version, partition, offset, frame, oracle)
             }
@@ -323,6 +343,16 @@ impl Client {
         }
     }
 
+    /// The log of a partition begins at `start` (-1 = an answer that does not say); it must not have begun later before.
+    fn begins(&mut self, partition: i32, start: i64) -> Result<(), String> {
+        let before = self.starts.entry(partition).or_insert(start);
+        if start >= 0 && start < *before {
+            return Err(format!("{}-{partition} began at {before}, and now at {start}", self.topic));
+        }
+        *before = start.max(*before);
+        Ok(())
+    }
+
     /// True when no earlier batch of its partition is still to be acknowledged.
     fn is_oldest(&self, sending: &Sending) -> bool {
         let earlier =
@@ -353,12 +383,43 @@ impl Client {
                     self.read_to.insert(partition, 0);
                     Ok(())
                 }
+                // Retention was faster.
+                1 if oracle.retained.contains_key(&self.topic) => {
+                    self.lost.push(partition);
+                    Ok(())
+                }
                 code => Err(format!("fetch error {code} at offset {offset} of {partition}")),
             };
         }
+        if data.log_start_offset > data.high_watermark {
+            let (start, high_watermark) = (data.log_start_offset, data.high_watermark);
+            return Err(format!(
+                "{}-{partition} begins at {start}, past its high watermark {high_watermark}",
+                self.topic
+            ));
+        }
+        self.begins(partition, data.log_start_offset)?;
         let next = oracle.read(&self.topic, partition, offset, data.high_watermark, &records)?;
         self.read_to.insert(partition, next);
         Ok(())
+    }
+}
+
+/// A question for the log start offset of one partition.
+pub fn earliest_body(topic: &str, partition: i32) -> m::ListOffsetsRequestData {
+    m::ListOffsetsRequestData {
+        replica_id: -1,
+        topics: vec![list_offsets_request::ListOffsetsTopic {
+            name: KafkaString::from(topic.to_string()),
+            partitions: vec![list_offsets_request::ListOffsetsPartition {
+                partition_index: partition,
+                current_leader_epoch: -1,
+                timestamp: -2,
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
     }
 }
 

@@ -67,18 +67,20 @@ impl Tally {
 }
 
 fn seeds(start: u64, count: u64, tally: &mut Tally) {
-    let (mut events, mut restarts, mut acknowledged, mut read) = (0, 0, 0, 0);
+    let (mut events, mut restarts, mut acknowledged, mut read, mut dropped) = (0, 0, 0, 0, 0);
     for seed in start..start + count {
         let result = scenario::run(seed, false, None).map(|summary| {
             events += summary.events;
             restarts += summary.restarts;
             acknowledged += summary.acknowledged;
             read += summary.read;
+            dropped += summary.dropped;
         });
         tally.count(&format!("seed {seed} (again: pelton-sim --seed {seed} --trace)"), result);
     }
     println!(
-        "{count} seeds: {events} events, {restarts} restarts, {acknowledged} records acknowledged, {read} read"
+        "{count} seeds: {events} events, {restarts} restarts, {acknowledged} records acknowledged, \
+         {dropped} dropped by retention, {read} read"
     );
 }
 

@@ -15,6 +15,8 @@ struct Sent {
     partition: i32,
     topic: String,
     acknowledged_at: Option<i64>,
+    /// When it was first sent, and so at most its records' timestamps, milliseconds.
+    sent_ms: i64,
 }
 
 /// The judge.
@@ -25,6 +27,10 @@ pub struct Oracle {
     seen: BTreeMap<(String, i32), BTreeMap<i64, Payload>>,
     /// Topics whose acknowledged records a power cut may take.
     pub lossy_topics: Vec<String>,
+    /// Topics whose old records may go, and at which age at the earliest, milliseconds.
+    pub retained: BTreeMap<String, i64>,
+    /// Records that retention let go.
+    pub dropped: u64,
     /// Records acknowledged.
     pub acknowledged: u64,
     /// Records read.
@@ -33,12 +39,21 @@ pub struct Oracle {
 
 impl Oracle {
     /// A batch goes out, perhaps not for the first time.
-    pub fn sent(&mut self, client: u32, sequence: u64, records: i32, topic: &str, partition: i32) {
+    pub fn sent(
+        &mut self,
+        client: u32,
+        sequence: u64,
+        records: i32,
+        topic: &str,
+        partition: i32,
+        now_ms: i64,
+    ) {
         self.sent.entry((client, sequence)).or_insert_with(|| Sent {
             records,
             partition,
             topic: topic.to_string(),
             acknowledged_at: None,
+            sent_ms: now_ms,
         });
     }
 
@@ -153,31 +168,42 @@ impl Oracle {
         Ok(next.unwrap_or(offset))
     }
 
-    /// The whole of a partition was read from 0 to `end`: nothing acknowledged is missing, nothing is there twice.
-    pub fn judge(&self, topic: &str, partition: i32, end: i64) -> Result<(), String> {
+    /// The whole of a partition was read from `start` to `end`: nothing acknowledged is missing, nothing is there twice, and
+    /// what lies before the start was old enough to go at `now_ms`.
+    pub fn judge(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        (start, end): (i64, i64),
+        now_ms: i64,
+    ) -> Result<(), String> {
         let empty = BTreeMap::new();
-        let seen = self.seen.get(&(topic.to_string(), partition)).unwrap_or(&empty);
+        let all = self.seen.get(&(topic.to_string(), partition)).unwrap_or(&empty);
         let place = format!("{topic}-{partition}");
-        if seen.len() as i64 != end || seen.keys().next_back().is_some_and(|last| *last != end - 1) {
-            let last = seen.keys().next_back();
+        let there = all.range(start..).count() as i64;
+        let last = all.keys().next_back();
+        if there != end - start || last.is_some_and(|last| *last >= end) {
             return Err(format!(
-                "{place}: {} offsets known, last {last:?}, but the log ends at {end}",
-                seen.len()
+                "{place}: {there} offsets known, last {last:?}, but the log goes from {start} to {end}"
             ));
         }
         let mut once = std::collections::BTreeSet::new();
-        for (offset, payload) in seen {
+        for (offset, payload) in all {
             if !once.insert(payload) {
                 return Err(format!("{place} offset {offset}: {payload:?} is there twice"));
             }
         }
+        let age_ms = self.retained.get(topic).copied();
         for ((client, sequence), sent) in &self.sent {
             if sent.topic != topic || sent.partition != partition {
                 continue;
             }
             let Some(base) = sent.acknowledged_at else { continue };
             for index in 0..sent.records {
-                if seen.get(&(base + i64::from(index))) != Some(&(*client, *sequence, index)) {
+                let offset = base + i64::from(index);
+                if offset < start && age_ms.is_some_and(|age_ms| now_ms - sent.sent_ms > age_ms) {
+                    self.dropped += 1;
+                } else if offset < start || all.get(&offset) != Some(&(*client, *sequence, index)) {
                     return Err(format!(
                         "{place}: client {client} batch {sequence} was acknowledged and is lost"
                     ));

@@ -28,6 +28,7 @@ pub fn run(seed: u64, trace: bool, sabotage: Option<Sabotage>) -> Result<Summary
     damage(&mut world, sabotage)?;
     world.summary.acknowledged = world.oracle.acknowledged;
     world.summary.read = world.oracle.read;
+    world.summary.dropped = world.oracle.dropped;
     Ok(world.summary)
 }
 
@@ -39,17 +40,45 @@ fn create(world: &mut World) -> Result<(), String> {
     let flush = ["100", "9223372036854775807"][world.prng.below(2) as usize];
     world.create_topic("async", partitions, &[("flush.messages", flush), ("flush.ms", "200")])?;
     world.oracle.lossy_topics.push("async".to_string());
-    for topic in ["sync", "async"] {
+    create_expiring(world, partitions)?;
+    for topic in ["sync", "async", "expiring"] {
         for shard in 0..shards {
             let mine: Vec<i32> = (0..partitions).filter(|partition| partition % shards == shard).collect();
             let goal = 20 + world.prng.below(150);
             // A lossy topic and a producer that goes on where it was do not go together after a power cut.
-            let role = if topic == "sync" { Role::Idempotent } else { Role::Plain };
+            let role = if topic != "async" && !world.oracle.is_lossy(topic) {
+                Role::Idempotent
+            } else {
+                Role::Plain
+            };
             world.add_client(role, topic, mine.clone(), goal, -1);
             let acks = [-1, 1, 0][world.prng.below(3) as usize];
             world.add_client(Role::Plain, topic, mine.clone(), goal / 2, acks);
             world.add_client(Role::Reader, topic, mine, goal / 2, -1);
         }
+    }
+    Ok(())
+}
+
+/// A topic of small segments whose records go after a short time, or when there are too many.
+fn create_expiring(world: &mut World, partitions: i32) -> Result<(), String> {
+    let pick = |world: &mut World, choices: [&'static str; 3]| choices[world.prng.below(3) as usize];
+    let retention_ms = pick(world, ["20", "200", "5000"]);
+    let retention_bytes = pick(world, ["-1", "-1", "30000"]);
+    let lossy = world.prng.one_in(3);
+    let configs = [
+        ("segment.ms", pick(world, ["5", "20", "100"])),
+        ("retention.ms", retention_ms),
+        ("retention.bytes", retention_bytes),
+        ("file.delete.delay.ms", pick(world, ["0", "20", "1000"])),
+        ("flush.messages", if lossy { "100" } else { "1" }),
+        ("flush.ms", "200"),
+    ];
+    world.create_topic("expiring", partitions, &configs)?;
+    let age_ms = if retention_bytes == "-1" { retention_ms.parse().unwrap_or(0) } else { -1 };
+    world.oracle.retained.insert("expiring".to_string(), age_ms);
+    if lossy {
+        world.oracle.lossy_topics.push("expiring".to_string());
     }
     Ok(())
 }
@@ -114,28 +143,58 @@ fn judge(world: &mut World) -> Result<(), String> {
             }
         }
     }
+    for (topic, partition) in &all {
+        let start = world.earliest(topic, *partition)?;
+        let range = read_whole(world, topic, *partition, start)?;
+        let now_ms = world.now().wall_ms;
+        world.oracle.judge(topic, *partition, range, now_ms)?;
+    }
+    judge_expiry(world, &all)
+}
+
+/// With time, a topic whose records expire is empty.
+fn judge_expiry(world: &mut World, all: &[(String, i32)]) -> Result<(), String> {
+    let ages: Vec<i64> = world.oracle.retained.values().copied().collect();
+    if ages.iter().any(|age_ms| *age_ms < 0) {
+        return Ok(());
+    }
+    let interval_ms = world.config().retention_check_interval_ms;
+    world.pass((ages.iter().sum::<i64>() + 3 * interval_ms + 200) as u64)?;
     for (topic, partition) in all {
-        let end = read_whole(world, &topic, partition)?;
-        world.oracle.judge(&topic, partition, end)?;
+        if !world.oracle.retained.contains_key(topic) {
+            continue;
+        }
+        let start = world.earliest(topic, *partition)?;
+        let (found, end) = read_whole(world, topic, *partition, start)?;
+        if found != end {
+            return Err(format!("{topic}-{partition} still has {found} to {end} though all has expired"));
+        }
     }
     Ok(())
 }
 
-fn read_whole(world: &mut World, topic: &str, partition: i32) -> Result<i64, String> {
-    let (mut offset, mut turns) = (0, 0);
+/// Reads a partition from `start` to its end; where it began, as retention may go on meanwhile, and ended.
+fn read_whole(world: &mut World, topic: &str, partition: i32, start: i64) -> Result<(i64, i64), String> {
+    let (mut start, mut offset, mut turns) = (start, start, 0);
     loop {
         let mut body = client::fetch_body(topic, partition, offset, &mut world.prng);
         body.max_wait_ms = 0;
         let answer: m::FetchResponseData = world.fetch_at_leader(partition, 11, &body)?;
         let data = answer.responses.first().and_then(|topic| topic.partitions.first());
         let data = data.ok_or("a fetch answer without its partition")?;
+        if data.error_code == 1 && world.oracle.retained.contains_key(topic) {
+            start = world.earliest(topic, partition)?;
+            offset = start;
+            continue;
+        }
         if data.error_code != 0 {
             return Err(format!("{topic}-{partition}: fetch error {} at {offset}", data.error_code));
         }
+        start = start.max(data.log_start_offset);
         let records = data.records.clone().unwrap_or_else(Bytes::new);
         let next = world.oracle.read(topic, partition, offset, data.high_watermark, &records)?;
         if next == data.high_watermark {
-            return Ok(next);
+            return Ok((start, next));
         }
         if next == offset {
             return Err(format!(

@@ -16,7 +16,7 @@ use pelton_wire::messages::{self as m, KafkaString, decode_response, encode_requ
 mod network;
 mod trace;
 
-use crate::client::{Client, Role};
+use crate::client::{self, Client, Role};
 use crate::disk::{Crash, Disk, Operation};
 use crate::oracle::Oracle;
 
@@ -80,6 +80,8 @@ pub struct Summary {
     pub acknowledged: u64,
     /// Records read.
     pub read: u64,
+    /// Records that retention let go.
+    pub dropped: u64,
 }
 
 /// The simulation.
@@ -127,6 +129,8 @@ impl World {
             journal_writes_in_flight: 1 + prng.below(3) as usize,
             direct_bytes: [200, 2_000, 20_000, 256 << 10][prng.below(4) as usize],
             tail_bytes: 1 << (18 + prng.below(4)),
+            retention_check_interval_ms: 1 + prng.below(50) as i64,
+            initial_task_delay_ms: prng.below(50) as i64,
             ..BrokerConfig::defaults()
         };
         World {
@@ -160,7 +164,8 @@ impl World {
         &self.config
     }
 
-    fn now(&self) -> Now {
+    /// The time of the node.
+    pub fn now(&self) -> Now {
         Now { monotonic_ns: self.now_ns, wall_ms: EPOCH_MS + (self.now_ns / MS) as i64 }
     }
 
@@ -331,6 +336,18 @@ impl World {
         self.admin_to(shard, ApiKey::Fetch, version, body)
     }
 
+    /// The log start offset of a partition, as its leader tells clients.
+    pub fn earliest(&mut self, topic: &str, partition: i32) -> Result<i64, String> {
+        let shard = partition as u16 % self.config.shards;
+        let answer: m::ListOffsetsResponseData =
+            self.admin_to(shard, ApiKey::ListOffsets, 5, &client::earliest_body(topic, partition))?;
+        let data = answer.topics.first().and_then(|topic| topic.partitions.first());
+        match data.ok_or("a ListOffsets answer without its partition")? {
+            data if data.error_code == 0 => Ok(data.offset),
+            data => Err(format!("{topic}-{partition}: ListOffsets error {}", data.error_code)),
+        }
+    }
+
     /// Produces one record to partition `shard` of topic "last", twice, so that something follows what came before.
     pub fn touch_shard(&mut self, shard: u16) -> Result<(), String> {
         for _ in 0..2 {
@@ -396,6 +413,13 @@ impl World {
                 break;
             }
         }
+        Ok(())
+    }
+
+    /// Lets `duration_ms` of virtual time pass.
+    pub fn pass(&mut self, duration_ms: u64) -> Result<(), String> {
+        let until = self.now_ns + duration_ms * MS;
+        while self.now_ns < until && self.step()? {}
         Ok(())
     }
 

@@ -6,6 +6,7 @@ mod durability;
 mod random;
 mod reading;
 mod recovering;
+mod retention;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod world;

@@ -33,6 +33,8 @@ fn topic(number: u128) -> TopicConfig {
         segment_bytes: 30_000 + 7000 * number as i32,
         file_delete_delay_ms: 5,
         index_interval_bytes: 1000,
+        retention_ms: -1,
+        retention_bytes: if number.is_multiple_of(2) { -1 } else { 40_000 * number as i64 },
         ..TopicConfig::default()
     }
 }
@@ -73,6 +75,15 @@ impl Life {
                 expected.start_commit = self.world.storage.set_log_start_offset(slot, Offset(offset)).0;
                 expected.start = offset;
             }
+            8 if prng.one_in(2) => {
+                let high_watermark = self.world.storage.flushed_end_offset(slot);
+                if let Some(start) = self.world.storage.apply_retention(self.world.now, slot, high_watermark)
+                {
+                    assert!(start <= high_watermark);
+                    expected.start_commit = u64::MAX;
+                    expected.start = start.0;
+                }
+            }
             9 => self.read_some(prng, which),
             10 if prng.one_in(5) => {
                 let faults = &mut self.world.disk.faults;
@@ -109,6 +120,8 @@ impl Life {
             if self.world.storage.flushed().0 >= expected.start_commit {
                 expected.start_promised = expected.start;
             }
+            let shown = self.world.storage.log_start_offset(*slot).0;
+            expected.start_promised = expected.start_promised.max(shown);
         }
     }
 

@@ -305,3 +305,27 @@ fn redistribution_moves_partitions_between_shards() {
 fn image_slots(world: &World) -> [Option<Bytes>; 2] {
     world.disk.image().checkpoints
 }
+
+/// The first lay-down of a partition whose tail holds more than one segment: where each batch goes was said when it was
+/// sealed, and recovery goes by that.
+#[test]
+fn the_first_lay_down_keeps_segments_apart() {
+    let mut world = World::new(StorageConfig { direct_bytes: 5_000, ..small() });
+    world.topic = TopicConfig { segment_bytes: 3_000, ..world.topic.clone() };
+    let slot = world.open(0);
+    world.settle();
+    for round in 0..4 {
+        world.append(slot, batch(1, 2_000, round));
+        world.turn();
+        world.step(0);
+    }
+    world.append(slot, batch(1, 6_000, 9));
+    world.settle();
+    let bases: Vec<i64> = world.disk.files().iter().map(|file| file.base_offset.0).collect();
+    assert!((0..5).all(|base| bases.contains(&base)), "{bases:?}");
+    let mut world = world.restart().unwrap();
+    let slot = world.open(0);
+    assert_eq!(world.storage.log_end_offset(slot).0, 5);
+    world.settle();
+    assert_eq!(world.read_all(slot, 0, 5, 100_000).len(), 5);
+}

@@ -208,6 +208,14 @@ impl Shard {
         _key: PartitionKey,
         offset: i64,
     ) -> Option<PartitionAnswer> {
+        let config = &self.partitions.local(slot)?.config;
+        if config.compacted && !config.deleted {
+            // Only compaction may take records out of such a topic.
+            return Some(PartitionAnswer::DeleteRecords {
+                error: ErrorCode::PolicyViolation,
+                low_watermark: -1,
+            });
+        }
         let high_watermark = self.high_watermark(slot);
         let offset = if offset == -1 { high_watermark } else { offset };
         let log_start_offset = self.storage.log_start_offset(slot).0;

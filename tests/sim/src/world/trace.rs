@@ -35,6 +35,9 @@ pub fn describe_disk(effect: &DiskEffect) -> String {
             bytes.len(),
             crc32c(bytes)
         ),
+        DiskEffect::FileDelete { ticket, file } => {
+            format!("delete {} {}/{} {:?}", ticket.0, file.partition, file.base_offset.0, file.kind)
+        }
         other => format!("{other:?}").chars().take(120).collect(),
     }
 }

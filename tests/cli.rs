@@ -5,6 +5,8 @@
 mod groups;
 #[path = "cli/harness.rs"]
 mod harness;
+#[path = "cli/kip_member.rs"]
+mod kip_member;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::harness::{Broker, pelton, run, text};
+use super::kip_member::KipMember;
 
 /// Longest wait for a group to get to a state.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -61,11 +62,15 @@ impl Transcript {
             && cells.iter().all(|cell| cell.chars().all(|c| c.is_ascii_uppercase() || c == '-'))
         {
             *columns = cells.clone();
-        } else if cells.len() == columns.len()
-            && let Some(at) = columns.iter().position(|column| column == "COORDINATOR")
-        {
-            assert!(cells[at].parse::<u32>().is_ok(), "{line}");
-            cells[at] = "BROKER".to_string();
+        } else if cells.len() == columns.len() {
+            // Kafka 4.3 begins to count epochs at another number.
+            for (column, name) in [("COORDINATOR", "BROKER"), ("EPOCH", "NUMBER")] {
+                let Some(at) = columns.iter().position(|found| found == column) else { continue };
+                if cells[at] != "-" {
+                    assert!(cells[at].parse::<u32>().is_ok(), "{line}");
+                    cells[at] = name.to_string();
+                }
+            }
         }
         cells.join("  ")
     }
@@ -118,6 +123,7 @@ fn groups_from_their_first_member_to_their_deletion() {
     alone(&mut script);
     moved(&mut script);
     with_members(&mut script);
+    new_protocol(&mut script);
     gone(&mut script);
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cli/groups.txt");
     if std::env::var_os("PELTON_RECORD").is_some() {
@@ -254,6 +260,21 @@ fn with_members(script: &mut Transcript) {
     assert_eq!(came.filter(|change| change.as_str().unwrap().starts_with('+')).count(), 2, "{seen:?}");
 }
 
+/// A group of KIP-848.
+fn new_protocol(script: &mut Transcript) {
+    let member = KipMember::join(&script.address, "kip", "orders");
+    script.settle("kip", "Stable", 1);
+    script.run(&["group", "list", "--types", "consumer"], "");
+    script.run(&["group", "describe", "kip"], "");
+    script.run(&["group", "lag", "kip", "--no-time"], "");
+    script.run(&["group", "seek", "kip", "--to", "start"], "");
+    member.leave();
+    script.settle("kip", "Empty", 0);
+    script.run(&["group", "seek", "kip", "--to", "end", "--topics", "orders:1", "-y"], "");
+    script.run(&["group", "lag", "kip", "--no-time"], "");
+    script.run(&["group", "delete", "kip"], "");
+}
+
 /// Offsets and groups are deleted.
 fn gone(script: &mut Transcript) {
     script.run(&["group", "delete-offsets", "g", "--topics", "ordres"], "");
@@ -268,4 +289,29 @@ fn gone(script: &mut Transcript) {
     script.run(&["consume", "one", "-g", "fixed", "--instance-id", "i1", "-e"], "");
     script.run(&["consume", "one", "-g", "fixed", "--instance-id", "i1", "-e"], "");
     script.run(&["group", "describe", "fixed"], "");
+}
+
+/// Every shard coordinates some groups and is asked for them.
+#[test]
+fn groups_of_several_coordinators_are_found() {
+    let broker = Broker::start("coordinators", &["--shards", "2", "-X", "offsets.topic.num.partitions=4"]);
+    broker.expect(0, &["topic", "create", "t"], "");
+    let names: Vec<String> = (0..12).map(|number| format!("group-{number:02}")).collect();
+    for name in &names {
+        broker.expect(0, &["group", "seek", name, "--to", "start", "--topics", "t", "-y"], "");
+    }
+    let (out, _) = broker.expect(0, &["group", "list", "--format", "json"], "");
+    let list: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let groups = list["data"].as_array().unwrap();
+    assert_eq!(groups.iter().map(|group| group["group"].as_str().unwrap()).collect::<Vec<_>>(), names);
+    let coordinators: std::collections::BTreeSet<u64> =
+        groups.iter().map(|group| group["coordinator"].as_u64().unwrap()).collect();
+    assert_eq!(coordinators.len(), 2, "{out}");
+    let mut all: Vec<&str> = vec!["group", "describe"];
+    all.extend(names.iter().map(String::as_str));
+    let (out, _) = broker.expect(0, &all, "");
+    assert_eq!(out.matches("  Empty  ").count(), 12, "{out}");
+    let (_, err) = broker.expect(1, &["group", "state", "group-0"], "");
+    assert!(err.contains("Did you mean \"group-0"), "{err}");
+    broker.finish();
 }

@@ -5,6 +5,7 @@ pub mod cases;
 pub mod goals;
 pub mod idle;
 pub mod report;
+pub mod restart;
 pub mod results;
 pub mod svg;
 pub mod systems;
@@ -16,6 +17,7 @@ use crate::{Outcome, generator, sys};
 use cases::{Runner, Times};
 use idle::Idle;
 use report::Report;
+use restart::Restart;
 use results::Results;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -42,7 +44,7 @@ pub fn run(options: &Options) -> Outcome<()> {
     let machine = limits::measure(&scratch.path)?;
     eprint!("{}", limits::table(&machine));
     let mut results = Results::default();
-    let mut idle = Vec::new();
+    let (mut idle, mut restart) = (Vec::new(), None);
     let began = Instant::now();
     for round in 0..options.rounds {
         for (number, process) in PROCESSES.into_iter().enumerate() {
@@ -52,8 +54,15 @@ pub fn run(options: &Options) -> Outcome<()> {
         }
         if round == 0 && wants(options, "H9") {
             idle = idles(options, &scratch)?;
+            if !options.strict {
+                // What cannot be made here is told, and the rest goes on.
+                restart = restart_after_kill(options, &scratch).unwrap_or_else(|error| {
+                    eprintln!("H9: a restart with many segments: {error}");
+                    None
+                });
+            }
         }
-        report(options, &machine, &results, &idle).write(&options.out)?;
+        report(options, &machine, &results, &idle, restart).write(&options.out)?;
     }
     println!("{}", std::fs::read_to_string(options.out.join("compare.md")).unwrap_or_default());
     let failed = results.rows.iter().find_map(|row| row.result.as_ref().err().map(|error| (row, error)));
@@ -87,7 +96,8 @@ fn one_process(
         }
         for system in SYSTEMS.into_iter().filter(|system| system.process == process) {
             let times = options.times;
-            let mut runner = Runner { server: &server, system, round, times, results };
+            let rounds = options.rounds;
+            let mut runner = Runner { server: &server, system, round, rounds, times, results };
             options.cases.iter().for_each(|case| runner.case(case));
             if system == PELTON && wants(options, "H9") {
                 runner.connections()?;
@@ -123,15 +133,23 @@ fn idles(options: &Options, scratch: &Scratch) -> Outcome<Vec<(&'static str, Idl
     Ok(found.map(|idle| ("Pelton", idle)).into_iter().collect())
 }
 
+fn restart_after_kill(options: &Options, scratch: &Scratch) -> Outcome<Option<Restart>> {
+    let dir = scratch.path.join("restart");
+    let found = restart::measure(&options.programs, &dir);
+    let _ = std::fs::remove_dir_all(&dir);
+    found
+}
+
 fn report<'a>(
     options: &Options,
     machine: &'a [Limit],
     results: &'a Results,
     idle: &'a [(&'static str, Idle)],
+    restart: Option<Restart>,
 ) -> Report<'a> {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let about = format!(
-        "Kernel {}, {} cores; broker on core 0, generator on core 1, cubic, acks=all, {} interleaved rounds of {} s (H3: {} s) \
+        "Kernel {}, {} cores; broker on core 0, generator on core 1, cubic, acks=all, {} interleaved rounds of {} s (H3 kept up: once {} s) \
          after {} s of warm-up. Median (min-max) over rounds. Latency is from the intended send in open loops. Every answer's \
          error code and offset, every batch's CRC and the completeness of consumers were checked.",
         kernel.trim(),
@@ -142,6 +160,6 @@ fn report<'a>(
         options.times.warmup.as_secs_f64(),
     );
     let pelton = idle.iter().find(|(name, _)| *name == "Pelton").map(|(_, idle)| idle);
-    let goals = goals::goals(results, machine, pelton, &options.cases);
-    Report { about, machine, results, idle, goals }
+    let goals = goals::goals(results, machine, (pelton, restart.as_ref()), &options.cases);
+    Report { about, machine, results, idle, restart, goals }
 }

@@ -1,7 +1,7 @@
 //! One consuming connection: one Fetch at a time over its partitions, every batch's CRC and every offset checked. Follows
 //! the tail, or catches up to given offsets and stops. Never commits offsets.
 
-use crate::batch::{self, Batch};
+use crate::answer::{Answer, Part, Seen};
 use crate::{Outcome, frames};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -13,8 +13,9 @@ const PARTITION_BYTES: i32 = 2 << 20;
 const ANSWER_BYTES: i32 = 16 << 20;
 /// Longest wait of a Fetch with nothing to read, ms.
 const WAIT_MS: i32 = 500;
-/// Largest answer that is believed, bytes.
-const FRAME_MAX: usize = 64 << 20;
+/// Bytes read at once, into memory that all consumers share: it stays in the core's cache, so that the generator does not
+/// become the limit of what is measured.
+pub const PIECE: usize = 256 * 1024;
 
 /// One partition of a reader.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +31,7 @@ pub struct Consuming {
     pub stream: TcpStream,
     topic: String,
     positions: Vec<Position>,
-    input: Vec<u8>,
-    filled: usize,
+    answer: Answer,
     next_id: i32,
     /// Which consumer this connection belongs to.
     pub consumer: usize,
@@ -55,8 +55,7 @@ impl Consuming {
             stream,
             topic: topic.to_string(),
             positions,
-            input: vec![0; 64 * 1024],
-            filled: 0,
+            answer: Answer::default(),
             next_id: 0,
             consumer,
             bytes: 0,
@@ -79,75 +78,56 @@ impl Consuming {
         self.stream.write_all(&frame).map_err(|error| format!("sending a Fetch: {error}"))
     }
 
-    /// Reads what is there; with a whole answer checks it, hands on each batch and asks for more. True when it made progress.
-    pub fn receive(&mut self, mut batch: impl FnMut(usize, &Batch<'_>) -> Outcome<()>) -> Outcome<bool> {
-        let mut progress = false;
-        loop {
-            if self.filled >= 4 {
-                let size = self.size()?;
-                if self.filled >= size {
-                    self.answer(size, &mut batch)?;
-                    self.filled = 0;
-                    progress = true;
-                    self.ask()?;
-                    continue;
-                }
-                if self.input.len() < size {
-                    self.input.resize(size, 0);
-                }
-            }
-            // One answer at most is in flight: what is read belongs to it.
-            let end = if self.filled >= 4 { self.size()? } else { self.input.len() };
-            match self.stream.read(&mut self.input[self.filled..end]) {
-                Ok(0) => return Err("the broker closed a consumer's connection".into()),
-                Ok(n) => self.filled += n,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(progress),
-                Err(error) => return Err(format!("receiving a Fetch: {error}")),
-            }
-        }
-    }
-
-    /// Bytes of the answer under way, its length field included.
-    fn size(&self) -> Outcome<usize> {
-        let field = self.input.first_chunk::<4>().ok_or("an answer without a size")?;
-        let size = i32::from_be_bytes(*field) as usize;
-        if size > FRAME_MAX { Err(format!("a Fetch answer of {size} bytes")) } else { Ok(size + 4) }
-    }
-
-    fn answer(
+    /// Reads one piece through `memory`, checks what it completes, hands on the partition and base offset of each batch, and
+    /// asks for more after a whole answer. One piece only, so that other connections get their turn. True when it made
+    /// progress.
+    pub fn receive(
         &mut self,
-        size: usize,
-        each: &mut impl FnMut(usize, &Batch<'_>) -> Outcome<()>,
-    ) -> Outcome<()> {
-        let (id, parts) = frames::fetched_many(&self.input[4..size])?;
-        if id != self.next_id {
-            return Err(format!("Fetch {} was answered as {id}", self.next_id));
-        }
-        for (partition, fetched) in parts {
-            if fetched.error != 0 {
-                return Err(format!("Fetch of partition {partition}: error code {}", fetched.error));
-            }
-            let place = self.positions.iter_mut().find(|place| place.partition == partition as usize);
-            let place = place.ok_or_else(|| format!("partition {partition} was not asked for"))?;
-            let mut rest = fetched.records;
-            while let Some(batch) = batch::take(&mut rest)? {
-                let next = batch.base_offset + i64::from(batch.count);
-                // A Fetch into the middle of a batch gets all of it.
-                if next <= place.next {
-                    continue;
+        memory: &mut [u8],
+        mut batch: impl FnMut(usize, i64) -> Outcome<()>,
+    ) -> Outcome<bool> {
+        let read = match self.stream.read(memory) {
+            Ok(0) => return Err("the broker closed a consumer's connection".into()),
+            Ok(n) => n,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(format!("receiving a Fetch: {error}")),
+        };
+        let mut rest = &memory[..read];
+        while let Some(seen) = self.answer.next(&mut rest)? {
+            match seen {
+                Seen::Id(id) if id == self.next_id => {}
+                Seen::Id(id) => return Err(format!("Fetch {} was answered as {id}", self.next_id)),
+                Seen::Part(Part { partition, error }) if error != 0 => {
+                    return Err(format!("Fetch of partition {partition}: error code {error}"));
                 }
-                if batch.base_offset > place.next {
-                    return Err(format!(
-                        "partition {partition}: after offset {} comes {}",
-                        place.next, batch.base_offset
-                    ));
+                Seen::Part(Part { partition, .. }) => drop(self.place(partition)?),
+                Seen::Batch { partition, base_offset, count, bytes } => {
+                    let place = self.place(partition)?;
+                    let next = base_offset + i64::from(count);
+                    // A Fetch into the middle of a batch gets all of it.
+                    if next <= place.next {
+                        continue;
+                    }
+                    if base_offset > place.next {
+                        return Err(format!(
+                            "partition {partition}: after offset {} comes {base_offset}",
+                            place.next
+                        ));
+                    }
+                    place.next = next;
+                    let partition = place.partition;
+                    self.bytes += bytes as u64;
+                    batch(partition, base_offset)?;
                 }
-                place.next = next;
-                self.bytes += batch.bytes() as u64;
-                each(place.partition, &batch)?;
+                Seen::End => self.ask()?,
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    fn place(&mut self, partition: i32) -> Outcome<&mut Position> {
+        let place = self.positions.iter_mut().find(|place| place.partition == partition as usize);
+        place.ok_or_else(|| format!("partition {partition} was not asked for"))
     }
 
     /// True for a reader without an end.

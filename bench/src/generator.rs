@@ -1,7 +1,7 @@
 //! The generator: one pinned thread, epoll, prebuilt requests, every answer and every batch read checked. Follows the leaders
 //! that Metadata names, so a broker per core gets its own connections. Never retries: an error code ends the run.
 
-use crate::consuming::Consuming;
+use crate::consuming::{Consuming, PIECE};
 use crate::end_to_end::Timeline;
 use crate::frames;
 use crate::ledger::Ledger;
@@ -13,6 +13,11 @@ use crate::{Outcome, client, sys};
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
+
+/// From this many connections on, and with a schedule, each connection's latencies are kept.
+const EACH_CONNECTIONS: usize = 1000;
+/// Fewer samples of a connection than this have no 99th percentile to speak of.
+pub const EACH_SAMPLES: usize = 100;
 
 /// What outlives one event of a run.
 struct Run<'a> {
@@ -26,6 +31,12 @@ struct Run<'a> {
     /// Requests sent by schedule, and when the schedule began.
     scheduled: u64,
     began: Instant,
+    /// Where the thirds of the window end, and the answers in each.
+    thirds: [(Option<Instant>, u64); 3],
+    /// Every connection's latencies are kept, to tell whether all are served alike.
+    each: bool,
+    /// What consumers read through.
+    memory: Vec<u8>,
 }
 
 /// The connections of a run. Tokens: producers first, then consumers.
@@ -59,19 +70,26 @@ pub fn run(case: &Case, plan: &Plan) -> Outcome<Measured> {
         verified: 0,
         scheduled: 0,
         began: Instant::now(),
+        thirds: [(None, 0); 3],
+        each: case.rate > 0.0 && case.conns >= EACH_CONNECTIONS,
+        memory: vec![0; PIECE],
     };
     let mut conns = connect(case, &leaders, &topic, &starts)?;
+    // Connected before anything is measured: that takes round trips in which nothing else would be served.
+    let readers = catch_up(plan)?;
     run.began = Instant::now();
     run.begin(&mut conns)?;
     run.pump(&mut conns, plan.warmup, true)?;
     let before = plan.broker_pid.map_or(Ok(Usage::default()), procfs::usage)?;
     let consumed_before: u64 = conns.tails().map(|consumer| consumer.bytes).sum();
-    conns.producers.iter_mut().for_each(|producer| producer.worst_ns = 0);
     run.measuring = true;
-    let from = Instant::now();
-    conns.catch_up(plan)?;
+    let (from, cpu_from) = (Instant::now(), sys::thread_cpu());
+    for (number, third) in run.thirds.iter_mut().enumerate() {
+        third.0 = Some(from + plan.measure * (number as u32 + 1) / 3);
+    }
+    readers.into_iter().try_for_each(|reader| conns.watch(reader))?;
     run.pump(&mut conns, plan.measure, true)?;
-    let elapsed = from.elapsed();
+    let (elapsed, cpu) = (from.elapsed(), sys::thread_cpu().saturating_sub(cpu_from));
     run.measuring = false;
     let after = plan.broker_pid.map_or(Ok(Usage::default()), procfs::usage)?;
     let consumed: u64 = conns.tails().map(|consumer| consumer.bytes).sum::<u64>() - consumed_before;
@@ -83,7 +101,9 @@ pub fn run(case: &Case, plan: &Plan) -> Outcome<Measured> {
     let mut measured = Measured::new(case, elapsed, &run.latencies.produce, run.verified, batch.len());
     measured.consumed_mb_per_s = consumed as f64 / 1e6 / elapsed.as_secs_f64() + caught_up.0;
     measured.catch_up_mb_per_s = caught_up.1;
-    measured.unfairness = conns.unfairness();
+    (measured.unfairness, measured.worst_unfairness) = conns.unfairness();
+    measured.end_over_beginning = run.thirds[2].1 as f64 / run.thirds[0].1.max(1) as f64;
+    measured.generator_busy = cpu.as_secs_f64() / elapsed.as_secs_f64();
     measured.ends = run.ledgers.iter().map(Ledger::end).collect();
     measured.topic = topic;
     if plan.broker_pid.is_some() {
@@ -136,6 +156,23 @@ fn connect(case: &Case, leaders: &[String], topic: &str, starts: &[i64]) -> Outc
     Ok(conns)
 }
 
+/// Readers that catch up, one for each broker; they have asked for nothing yet.
+fn catch_up(plan: &Plan) -> Outcome<Vec<Consuming>> {
+    let Some(catch_up) = &plan.catch_up else { return Ok(Vec::new()) };
+    let of_topic = client::leaders(&plan.bootstrap, &catch_up.topic, Duration::from_secs(30))?;
+    let mut readers = Vec::new();
+    for (address, partitions) in led(&of_topic) {
+        let stream = client::Client::connect(address, Duration::from_secs(30))?.proven(&catch_up.topic)?;
+        stream.set_nonblocking(true).map_err(|error| format!("{address}: {error}"))?;
+        let places: Vec<_> = partitions
+            .iter()
+            .map(|partition| (*partition, 0, catch_up.ends.get(*partition).copied()))
+            .collect();
+        readers.push(Consuming::new(stream, &catch_up.topic, &places, usize::MAX));
+    }
+    Ok(readers)
+}
+
 impl Connections {
     fn watch(&mut self, mut consumer: Consuming) -> Outcome<()> {
         let token = self.producers.len() + self.consumers.len();
@@ -150,23 +187,6 @@ impl Connections {
         self.consumers.iter().filter(|consumer| consumer.is_tail())
     }
 
-    /// Starts the readers that catch up.
-    fn catch_up(&mut self, plan: &Plan) -> Outcome<()> {
-        let Some(catch_up) = &plan.catch_up else { return Ok(()) };
-        let of_topic = client::leaders(&plan.bootstrap, &catch_up.topic, Duration::from_secs(30))?;
-        for (address, partitions) in led(&of_topic) {
-            let stream =
-                client::Client::connect(address, Duration::from_secs(30))?.proven(&catch_up.topic)?;
-            stream.set_nonblocking(true).map_err(|error| format!("{address}: {error}"))?;
-            let places: Vec<_> = partitions
-                .iter()
-                .map(|partition| (*partition, 0, catch_up.ends.get(*partition).copied()))
-                .collect();
-            self.watch(Consuming::new(stream, &catch_up.topic, &places, usize::MAX))?;
-        }
-        Ok(())
-    }
-
     /// What readers that catch up got: 10^6 bytes per second of the window, and of the time until they were done.
     fn caught_up(&self, from: Instant, elapsed: Duration) -> (f64, f64) {
         let readers: Vec<&Consuming> = self.consumers.iter().filter(|consumer| !consumer.is_tail()).collect();
@@ -176,14 +196,27 @@ impl Connections {
         (bytes as f64 / 1e6 / elapsed.as_secs_f64(), bytes as f64 / 1e6 / took.as_secs_f64().max(1e-9))
     }
 
-    fn unfairness(&self) -> f64 {
-        let mut worst: Vec<u64> =
-            self.producers.iter().map(|producer| producer.worst_ns).filter(|worst| *worst > 0).collect();
-        worst.sort_unstable();
-        match (worst.last(), worst.get(worst.len() / 2)) {
-            (Some(most), Some(median)) => *most as f64 / *median as f64,
-            _ => 1.0,
+    /// How much worse the worst served connection fares than the median one: by their 99th percentiles, and by their worst
+    /// latencies. NaN without enough samples of every connection: one stall of the machine meets some connections and not
+    /// others, and that is not unfairness of the broker.
+    fn unfairness(&self) -> (f64, f64) {
+        let mut p99 = Vec::new();
+        let mut worst = Vec::new();
+        for producer in &self.producers {
+            let mut sorted = producer.latencies_us.clone();
+            sorted.sort_unstable();
+            if sorted.len() < EACH_SAMPLES {
+                return (f64::NAN, f64::NAN);
+            }
+            p99.push(sorted[(sorted.len() * 99).div_ceil(100) - 1]);
+            worst.push(sorted[sorted.len() - 1]);
         }
+        let ratio = |mut values: Vec<u32>| {
+            values.sort_unstable();
+            let middle = values.get(values.len() / 2).copied().unwrap_or(0).max(1);
+            f64::from(values.last().copied().unwrap_or(0)) / f64::from(middle)
+        };
+        (ratio(p99), ratio(worst))
     }
 }
 
@@ -243,6 +276,10 @@ impl Run<'_> {
             for token in ready.iter().copied() {
                 heard = now;
                 self.event(conns, token, refill)?;
+                if token >= conns.producers.len() && refill && self.case.rate > 0.0 {
+                    // A piece of a consumer's takes long enough for requests to fall due.
+                    self.schedule(conns)?;
+                }
             }
         }
     }
@@ -252,15 +289,17 @@ impl Run<'_> {
             return self.consume(&mut conns.consumers[token - conns.producers.len()]);
         };
         let now = Instant::now();
-        let Run { ledgers, timelines, latencies, measuring, verified, .. } = self;
-        let answered = producer.receive(|request, base_offset, worst_ns| {
+        let Run { ledgers, timelines, latencies, measuring, verified, each, thirds, .. } = self;
+        let answered = producer.receive(|request, base_offset, latencies_us| {
             ledgers[request.partition].acknowledge(base_offset)?;
             timelines[request.partition].acknowledged(base_offset, request.intended, *measuring, |latency| {
                 latencies.end_to_end.saturating_record(latency.as_nanos() as u64);
             });
             if *measuring {
                 let ns = now.saturating_duration_since(request.intended).as_nanos() as u64;
-                *worst_ns = (*worst_ns).max(ns);
+                if *each {
+                    latencies_us.push(u32::try_from(ns / 1000).unwrap_or(u32::MAX));
+                }
                 latencies.produce.saturating_record(ns);
                 let service = now.saturating_duration_since(request.sent).as_nanos() as u64;
                 latencies.service.saturating_record(service);
@@ -268,6 +307,11 @@ impl Run<'_> {
             Ok(())
         })?;
         *verified += answered as u64;
+        if *measuring
+            && let Some(third) = thirds.iter_mut().find(|third| third.0.is_some_and(|end| now < end))
+        {
+            third.1 += answered as u64;
+        }
         if refill && self.case.rate == 0.0 {
             for _ in 0..answered {
                 producer.queue(now, now, self.frames);
@@ -279,11 +323,11 @@ impl Run<'_> {
     fn consume(&mut self, consumer: &mut Consuming) -> Outcome<()> {
         let tail = consumer.is_tail();
         let number = consumer.consumer;
-        let Run { timelines, latencies, .. } = self;
+        let Run { timelines, latencies, memory, .. } = self;
         let now = Instant::now();
-        consumer.receive(|partition, batch| {
+        consumer.receive(memory, |partition, base_offset| {
             if tail {
-                timelines[partition].arrived(batch.base_offset, number, now, |latency| {
+                timelines[partition].arrived(base_offset, number, now, |latency| {
                     latencies.end_to_end.saturating_record(latency.as_nanos() as u64);
                 });
             }

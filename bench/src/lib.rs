@@ -2,6 +2,7 @@
 //! Kafka. Speaks Kafka's bytes with frames of its own, so that a fault in `pelton-wire` cannot hide here. Never linked by
 //! the broker.
 
+pub mod answer;
 pub mod args;
 pub mod batch;
 pub mod checks;

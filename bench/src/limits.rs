@@ -16,10 +16,16 @@ pub type Limit = (&'static str, f64, &'static str);
 /// Name of the limit that catching up is held against.
 pub const DIRECT_READ: &str = "1 MiB O_DIRECT reads, 8 in flight";
 
-/// Measures all limits; `dir` is on the disk in question. Takes about 15 s.
+/// Names of the limits that consumers at the tail are held against.
+pub const RAW_SEND: [&str; 2] =
+    ["1 MB sent from memory to 1 reader that checks CRCs", "1 MB sent from memory to 4 such readers"];
+
+/// Measures all limits; `dir` is on the disk in question. Takes about 18 s.
 pub fn measure(dir: &Path) -> Outcome<Vec<Limit>> {
     sys::pin(0)?;
     let (p50, p99) = round_trip(1.min(sys::cores() - 1))?;
+    let raw = [raw_send(1)?, raw_send(4)?];
+    sys::pin(0)?;
     let file = dir.join("limits-written");
     let shallow = durable(&file, 1)?;
     let deep = durable(&file, 32)?;
@@ -35,6 +41,10 @@ pub fn measure(dir: &Path) -> Outcome<Vec<Limit>> {
         ("4 KiB O_DIRECT DSYNC into written blocks, depth 32", deep, "writes/s"),
         ("1 MiB O_DIRECT writes, growing file, fdatasync each 16 MiB", sequential, "MB/s"),
         (DIRECT_READ, reading, "MB/s"),
+        (RAW_SEND[0], raw[0].0, "MB/s"),
+        ("the same, sender's CPU", raw[0].1, "s/GB"),
+        (RAW_SEND[1], raw[1].0, "MB/s"),
+        ("the same, its sender's CPU", raw[1].1, "s/GB"),
     ])
 }
 
@@ -90,6 +100,60 @@ fn round_trip(core: usize) -> Outcome<(f64, f64)> {
     server.join().map_err(|_| "loopback: the echo thread panicked")?.map_err(failed)?;
     us.sort_by(f64::total_cmp);
     Ok((us[us.len() / 2], us[us.len() * 99 / 100]))
+}
+
+/// A thread on core 0 sends batches from memory to `readers` connections; this one, on the generator's core, reads them as the
+/// generator does and computes their CRCs: MB/s, and CPU seconds of the sender per 10^9 bytes.
+fn raw_send(readers: usize) -> Outcome<(f64, f64)> {
+    let failed = |error: std::io::Error| format!("loopback: {error}");
+    let core = 1.min(sys::cores() - 1);
+    sys::pin(core)?;
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
+    sys::cubic(listener.as_raw_fd())?;
+    let address = listener.local_addr().map_err(failed)?;
+    let sender = std::thread::spawn(move || -> std::io::Result<(u64, Duration)> {
+        let _ = sys::pin(0);
+        let batches: Vec<Vec<u8>> = (0..8).map(|byte| vec![byte; 1_000_000]).collect();
+        let mut streams = Vec::new();
+        for _ in 0..readers {
+            streams.push(listener.accept()?.0);
+        }
+        let from = sys::thread_cpu();
+        let mut sent = 0;
+        for batch in batches.iter().cycle() {
+            for stream in &mut streams {
+                if stream.write_all(batch).is_err() {
+                    return Ok((sent, sys::thread_cpu() - from));
+                }
+                sent += batch.len() as u64;
+            }
+        }
+        Ok((sent, sys::thread_cpu() - from))
+    });
+    let mut epoll = sys::Epoll::new()?;
+    let mut streams = Vec::new();
+    for token in 0..readers {
+        let stream = TcpStream::connect(address).map_err(failed)?;
+        sys::cubic(stream.as_raw_fd())?;
+        stream.set_nonblocking(true).map_err(failed)?;
+        epoll.watch(stream.as_raw_fd(), token, false, true)?;
+        streams.push(stream);
+    }
+    let mut memory = vec![0; crate::consuming::PIECE];
+    let (from, mut bytes, mut ready) = (Instant::now(), 0, Vec::new());
+    while from.elapsed() < Duration::from_millis(1500) {
+        epoll.wait(Duration::from_millis(10), &mut ready);
+        for token in ready.iter().copied() {
+            if let Ok(n) = streams[token].read(&mut memory) {
+                std::hint::black_box(batch::crc32c(&memory[..n]));
+                bytes += n;
+            }
+        }
+    }
+    let rate = bytes as f64 / 1e6 / from.elapsed().as_secs_f64();
+    drop(streams);
+    let (sent, cpu) = sender.join().map_err(|_| "loopback: the sender panicked")?.map_err(failed)?;
+    Ok((rate, cpu.as_secs_f64() / (sent as f64 / 1e9).max(1e-9)))
 }
 
 /// 4 KiB RWF_DSYNC writes at random places of 64 MiB written blocks, `depth` in flight: writes per second.
@@ -184,7 +248,7 @@ fn reads(file: &std::fs::File, count: u64) -> Outcome<f64> {
 pub fn table(limits: &[Limit]) -> String {
     let mut text = String::from("| limit of this machine | value |\n|---|---|\n");
     for (name, value, unit) in limits {
-        let digits = if *value < 100.0 { 1 } else { 0 };
+        let digits = if *value < 1.0 { 3 } else { usize::from(*value < 100.0) };
         text.push_str(&format!("| {name} | {value:.digits$} {unit} |\n"));
     }
     text

@@ -177,8 +177,14 @@ pub struct Measured {
     pub cpu_s_per_gb_moved: f64,
     /// What the reader that catches up got until it was done or the window ended, 10^6 bytes per second.
     pub catch_up_mb_per_s: f64,
-    /// Worst latency of the worst connection over that of the median one.
+    /// 99th percentile of the worst connection over that of the median one; NaN with too few samples.
     pub unfairness: f64,
+    /// The same of the worst latencies.
+    pub worst_unfairness: f64,
+    /// Requests answered in the last third of the window over those of the first.
+    pub end_over_beginning: f64,
+    /// Share of its core that the generator used: near 1 it is the limit, not the broker.
+    pub generator_busy: f64,
     /// The offset behind the last record, per partition.
     pub ends: Vec<i64>,
     pub topic: String,
@@ -233,7 +239,7 @@ impl Measured {
             "{{\"case\":\"{}\",\"seconds\":{:.3},\"requests\":{},\"verified\":{},\"requests_per_s\":{:.1},\"mb_per_s\":{:.2},\
              \"p50_us\":{:.1},\"p99_us\":{:.1},\"p999_us\":{:.1},\"max_us\":{:.1},\"cpu_us_per_request\":{:.3},\
              \"cpu_s_per_gb\":{:.4},\"switches_per_request\":{:.4},\"rss_mb\":{:.1},\"rss_max_mb\":{:.1},\"disk_per_byte\":{:.3},\"consumed_mb_per_s\":{:.2},\
-             \"cpu_s_per_gb_moved\":{:.4},\"catch_up_mb_per_s\":{:.1},\"unfairness\":{:.2},\"service_p99_us\":{:.1},\
+             \"cpu_s_per_gb_moved\":{:.4},\"catch_up_mb_per_s\":{:.1},\"unfairness\":{:.2},\"worst_unfairness\":{:.2},\"end_over_beginning\":{:.3},\"generator_busy\":{:.3},\"service_p99_us\":{:.1},\
              \"e2e_p50_us\":{:.1},\"e2e_p99_us\":{:.1},\"e2e_p9999_us\":{:.1}}}",
             self.case,
             self.seconds,
@@ -255,6 +261,9 @@ impl Measured {
             self.cpu_s_per_gb_moved,
             self.catch_up_mb_per_s,
             self.unfairness,
+            self.worst_unfairness,
+            self.end_over_beginning,
+            self.generator_busy,
             self.at(|l| &l.service, 0.99),
             self.at(|l| &l.end_to_end, 0.5),
             self.at(|l| &l.end_to_end, 0.99),
@@ -272,7 +281,8 @@ impl Measured {
     pub fn line(&self) -> String {
         format!(
             "{}: {:.0} requests/s, {:.1} MB/s, p50 {:.0} us, p99 {:.0} us, p99.9 {:.0} us; broker {:.2} us CPU/request, \
-             {:.3} CPU-s/GB, {:.2} switches/request, RSS {:.0} MB; {} answers verified",
+             {:.3} CPU-s/GB, {:.2} switches/request, RSS {:.0} MB; consumed {:.0} MB/s, \
+             caught up {:.0} MB/s, generator busy {:.2}; {} answers verified",
             self.case,
             self.requests_per_s,
             self.mb_per_s,
@@ -283,6 +293,9 @@ impl Measured {
             self.cpu_s_per_gb,
             self.switches_per_request,
             self.rss_mb,
+            self.consumed_mb_per_s,
+            self.catch_up_mb_per_s,
+            self.generator_busy,
             self.verified
         )
     }

@@ -45,8 +45,8 @@ pub struct Producing {
     /// Last base offset acknowledged here, per partition: it must rise.
     last_base: Vec<i64>,
     pub wants_write: bool,
-    /// Longest latency measured on this connection, ns.
-    pub worst_ns: u64,
+    /// The latencies measured on this connection, if they are kept.
+    pub latencies_us: Vec<u32>,
 }
 
 impl Producing {
@@ -65,7 +65,7 @@ impl Producing {
             in_flight: VecDeque::new(),
             last_base: vec![-1; all],
             wants_write: false,
-            worst_ns: 0,
+            latencies_us: Vec::new(),
         }
     }
 
@@ -88,7 +88,7 @@ impl Producing {
     /// Reads what is there; checks order, error code and rising offsets of every whole answer and hands it on.
     pub fn receive(
         &mut self,
-        mut answered: impl FnMut(&InFlight, i64, &mut u64) -> Outcome<()>,
+        mut answered: impl FnMut(&InFlight, i64, &mut Vec<u32>) -> Outcome<()>,
     ) -> Outcome<usize> {
         match self.stream.read(&mut self.input[self.filled..]) {
             Ok(0) => return Err("the broker closed a connection".into()),
@@ -108,7 +108,7 @@ impl Producing {
             let answer = frames::produced(&self.input[pos + 4..pos + 4 + size])?;
             let request = self.in_flight.pop_front().ok_or("an answer without a request")?;
             self.check(&request, &answer)?;
-            answered(&request, answer.base_offset, &mut self.worst_ns)
+            answered(&request, answer.base_offset, &mut self.latencies_us)
                 .map_err(|error| format!("partition {}: {error}", request.partition))?;
             pos += 4 + size;
             count += 1;

@@ -191,6 +191,25 @@ pub fn kafka_with(jars: &Path, place: &Place, extra: &[String]) -> Outcome<Serve
     Ok(server)
 }
 
+/// Starts Tansu, which keeps everything in memory.
+pub fn tansu(program: &Path, place: &Place) -> Outcome<Server> {
+    let failed = |error: std::io::Error| format!("{}: {error}", place.dir.display());
+    std::fs::create_dir_all(&place.dir).map_err(failed)?;
+    let url = format!("tcp://127.0.0.1:{}", place.port);
+    let mut command = command(program, &place.cores);
+    command.args(["broker", "--cluster-id", "bench", "--storage-engine", "memory://tansu/", "--silent"]);
+    command.args(["--listener-url", &url, "--advertised-listener-url", &url]);
+    let log = std::fs::File::create(place.dir.join("server.log")).map_err(failed)?;
+    let from = Instant::now();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let child = command.spawn().map_err(|error| format!("cannot start {command:?}: {error}"))?;
+    let mut server =
+        Server { child, bootstrap: format!("127.0.0.1:{}", place.port), start_time: Duration::ZERO };
+    serving(&server.bootstrap, Duration::from_secs(30))?;
+    server.start_time = from.elapsed();
+    Ok(server)
+}
+
 /// Waits until the address answers Metadata.
 pub fn serving(bootstrap: &str, patience: Duration) -> Outcome<()> {
     let deadline = Instant::now() + patience;

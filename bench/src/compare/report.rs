@@ -2,9 +2,10 @@
 
 use super::goals::Goal;
 use super::idle::Idle;
+use super::restart::Restart;
 use super::results::{Median, Results};
 use super::svg;
-use super::systems::{SYSTEMS, System};
+use super::systems::{KAFKA, KAFKA_FLUSHED, PELTON, PELTON_LATER, SYSTEMS, System, TANSU};
 use crate::Outcome;
 use crate::limits::{self, Limit};
 use crate::load::{Latencies, Measured, quantile_us};
@@ -19,13 +20,14 @@ pub struct Report<'a> {
     pub machine: &'a [Limit],
     pub results: &'a Results,
     pub idle: &'a [(&'static str, Idle)],
+    pub restart: Option<Restart>,
     pub goals: Vec<Goal>,
 }
 
 /// A row of a table: name, digits, figure.
 type Figure = (&'static str, usize, fn(&Measured) -> f64);
 
-const FIGURES: [Figure; 13] = [
+const FIGURES: [Figure; 17] = [
     ("requests/s", 0, |m| m.requests_per_s),
     ("MB/s", 1, |m| m.mb_per_s),
     ("p50 us", 0, |m| m.p50_us),
@@ -39,6 +41,10 @@ const FIGURES: [Figure; 13] = [
     ("consumed MB/s", 1, |m| m.consumed_mb_per_s),
     ("broker CPU-s/GB moved", 3, |m| m.cpu_s_per_gb_moved),
     ("caught up MB/s", 0, |m| m.catch_up_mb_per_s),
+    ("rate at the end over the beginning", 2, |m| m.end_over_beginning),
+    ("worst connection's p99 over the median one's", 1, |m| m.unfairness),
+    ("the same of worst latencies", 1, |m| m.worst_unfairness),
+    ("generator's core in use", 2, |m| m.generator_busy),
 ];
 const END_TO_END: [Figure; 3] = [
     ("end to end p50 us", 0, |m| m.at(|l| &l.end_to_end, 0.5)),
@@ -68,6 +74,11 @@ impl Report<'_> {
         }
         put("H2-cpu.svg", self.cpu("H2", "us/request", |m| m.cpu_us_per_request).as_bytes())?;
         put("H3-cpu.svg", self.cpu("H3", "s/GB", |m| m.cpu_s_per_gb).as_bytes())?;
+        put("H3-kept-up-cpu.svg", self.cpu_of("H3", "kept up", "s/GB", |m| m.cpu_s_per_gb).as_bytes())?;
+        for variant in ["1 tails", "4 tails"] {
+            let plot = self.cpu_of("H4", variant, "s/GB moved", |m| m.cpu_s_per_gb_moved);
+            put(&format!("H4-{}-cpu.svg", variant.replace(' ', "-")), plot.as_bytes())?;
+        }
         put("H6-load.svg", self.load().as_bytes())
     }
 
@@ -95,6 +106,9 @@ impl Report<'_> {
         for (name, idle) in self.idle {
             let _ = writeln!(text, "\n## Idle: {name}\n\n{idle:?}");
         }
+        if let Some(restart) = &self.restart {
+            let _ = writeln!(text, "\n## Ready after kill -9\n\n{restart:?}");
+        }
         text
     }
 
@@ -116,7 +130,7 @@ impl Report<'_> {
         for (name, digits, figure) in figures {
             let cells: Vec<Option<Median>> =
                 systems.iter().map(|system| self.results.median(case, variant, *system, figure)).collect();
-            if cells.iter().flatten().all(|cell| cell.high == 0.0) {
+            if cells.iter().all(|cell| cell.is_none_or(|cell| cell.high == 0.0)) {
                 continue;
             }
             let _ = write!(text, "| {name} |");
@@ -132,10 +146,35 @@ impl Report<'_> {
             }
             text.push('\n');
         }
+        text.push_str(&self.ratios(case, variant));
         for row in self.results.rows.iter().filter(|row| row.case == case && row.variant == variant) {
             if let Err(error) = &row.result {
                 let _ = writeln!(text, "\nRound {} of {}: {error}", row.round, row.system.name);
             }
+        }
+        text
+    }
+
+    /// The other brokers' figures over Pelton's, where the spreads of the rounds lie apart.
+    fn ratios(&self, case: &str, variant: &str) -> String {
+        let mut text = String::new();
+        for system in self.systems(case, variant) {
+            let (name, own) = match system {
+                KAFKA_FLUSHED => (system.name, PELTON),
+                KAFKA | TANSU => (system.name, PELTON_LATER),
+                _ => continue,
+            };
+            let own = if self.systems(case, variant).contains(&own) { own } else { PELTON };
+            let mut found = Vec::new();
+            for (figure_name, _, figure) in FIGURES.iter().take(8).chain(&END_TO_END) {
+                let of = |system| self.results.median(case, variant, system, figure);
+                let (Some(theirs), Some(ours)) = (of(system), of(own)) else { continue };
+                match theirs.ratio(ours) {
+                    Some(ratio) => found.push(format!("{figure_name} {ratio:.2}")),
+                    None => found.push(format!("{figure_name}: no difference beyond the spread")),
+                }
+            }
+            let _ = writeln!(text, "\n{name} over {}: {}.", own.name, found.join("; "));
         }
         text
     }
@@ -219,12 +258,16 @@ impl Report<'_> {
     }
 
     fn cpu(&self, case: &str, unit: &str, figure: fn(&Measured) -> f64) -> String {
+        self.cpu_of(case, "", unit, figure)
+    }
+
+    fn cpu_of(&self, case: &str, variant: &str, unit: &str, figure: fn(&Measured) -> f64) -> String {
         let bar = |system: System| {
-            let median = self.results.median(case, "", system, figure)?;
+            let median = self.results.median(case, variant, system, figure)?;
             Some((system.name.to_string(), median.mid))
         };
         let bars: Vec<(String, f64)> = SYSTEMS.into_iter().filter_map(bar).collect();
-        svg::bars(&format!("{case}: broker CPU"), unit, &bars)
+        svg::bars(format!("{case} {variant}: broker CPU").trim(), unit, &bars)
     }
 
     /// End-to-end p99 against the load of H6.

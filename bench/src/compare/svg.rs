@@ -8,8 +8,8 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = 200.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
-const COLORS: [&str; 8] =
-    ["#7f7f7f", "#2ca02c", "#98df8a", "#1f77b4", "#17becf", "#9467bd", "#d62728", "#ff7f0e"];
+const COLORS: [&str; 9] =
+    ["#7f7f7f", "#2ca02c", "#98df8a", "#1f77b4", "#17becf", "#9467bd", "#d62728", "#ff7f0e", "#8c564b"];
 
 /// One line of a plot: its name, and points in rising order of x.
 pub type Line = (String, Vec<(f64, f64)>);

@@ -13,16 +13,19 @@ pub enum Process {
     Pelton,
     PeltonSpinning,
     Kafka,
+    /// A broker written in Rust that keeps everything in memory.
+    Tansu,
 }
 
 /// All of them, in the order of a round.
-pub const PROCESSES: [Process; 6] = [
+pub const PROCESSES: [Process; 7] = [
     Process::Floor,
     Process::FloorDurable,
     Process::FloorSpinning,
     Process::Pelton,
     Process::PeltonSpinning,
     Process::Kafka,
+    Process::Tansu,
 ];
 
 /// A column.
@@ -49,9 +52,20 @@ pub const PELTON_SPINNING: System =
 pub const KAFKA_FLUSHED: System = System { name: "Kafka flushed", process: Process::Kafka, configs: EACH };
 pub const KAFKA: System = System { name: "Kafka default", process: Process::Kafka, configs: &[] };
 
+pub const TANSU: System = System { name: "Tansu, in memory", process: Process::Tansu, configs: &[] };
+
 /// All columns.
-pub const SYSTEMS: [System; 8] =
-    [FLOOR, FLOOR_DURABLE, FLOOR_SPINNING, PELTON, PELTON_LATER, PELTON_SPINNING, KAFKA_FLUSHED, KAFKA];
+pub const SYSTEMS: [System; 9] = [
+    FLOOR,
+    FLOOR_DURABLE,
+    FLOOR_SPINNING,
+    PELTON,
+    PELTON_LATER,
+    PELTON_SPINNING,
+    KAFKA_FLUSHED,
+    KAFKA,
+    TANSU,
+];
 
 /// The spin of the latency profile, microseconds: about one device write.
 const SPIN_US: u64 = 200;
@@ -61,6 +75,7 @@ const SPIN_US: u64 = 200;
 pub struct Programs {
     pub pelton: Option<PathBuf>,
     pub jars: Option<PathBuf>,
+    pub tansu: Option<PathBuf>,
     pub extra: Vec<String>,
     pub port: u16,
 }
@@ -80,6 +95,9 @@ impl Programs {
             Process::FloorSpinning => Some(server::floor(&place, Some(2), SPIN_US)?),
             Process::Pelton => pelton(&self.extra)?,
             Process::PeltonSpinning => pelton(&spinning)?,
+            Process::Tansu => {
+                self.tansu.as_ref().map(|program| server::tansu(program, &place)).transpose()?
+            }
             Process::Kafka => self.jars.as_ref().map(|jars| server::kafka(jars, &place)).transpose()?,
         };
         if let Some(server) = &server {

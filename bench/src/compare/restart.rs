@@ -1,0 +1,92 @@
+//! H9: how long a broker takes to be ready again after kill -9 with many segments and much log. The log is made by producing
+//! it; what is behind the newest segments of each partition is given back to the file system meanwhile, so that files keep
+//! their length and recovery all that it may read.
+
+use super::systems::{Process, Programs};
+use crate::load::{BULK, Case, Plan};
+use crate::{Outcome, generator};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const SEGMENTS: usize = 10_000;
+const BYTES: u64 = 100 << 30;
+/// Longest time spent on making the log.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Newest segments of a partition that are left whole.
+const WHOLE: usize = 2;
+
+/// What was found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Restart {
+    /// From the spawn of the process to its being ready.
+    pub ready_s: f64,
+    pub segments: usize,
+    /// Length of all segments' files together.
+    pub bytes: u64,
+    /// What they take on the device.
+    pub allocated_bytes: u64,
+    /// Time it took to make them.
+    pub made_s: f64,
+}
+
+/// Measures it; none if the program is not there.
+pub fn measure(programs: &Programs, dir: &Path) -> Outcome<Option<Restart>> {
+    let Some(mut server) = programs.start(Process::Pelton, dir)? else { return Ok(None) };
+    let partitions = dir.join("data/partitions");
+    let from = Instant::now();
+    let mut found = Restart::default();
+    while found.segments < SEGMENTS || found.bytes < BYTES {
+        if from.elapsed() > PATIENCE {
+            return Err(format!("after {PATIENCE:?} there are only {found:?}"));
+        }
+        let plan = Plan {
+            bootstrap: server.bootstrap.clone(),
+            warmup: Duration::ZERO,
+            measure: Duration::from_secs(5),
+            broker_pid: None,
+            core: 1.min(crate::sys::cores().max(2) - 1),
+            topic: None,
+            configs: vec![("segment.bytes".into(), (10 << 20).to_string())],
+            catch_up: None,
+        };
+        generator::run(&Case { partitions: 100, ..BULK }, &plan)?;
+        found = thin(&partitions)?;
+    }
+    found.made_s = from.elapsed().as_secs_f64();
+    server.kill();
+    drop(server);
+    let server = programs.start(Process::Pelton, dir)?;
+    found.ready_s = server.map_or(f64::NAN, |server| server.start_time.as_secs_f64());
+    eprintln!("{found:?}");
+    Ok(Some(found))
+}
+
+/// Gives back the blocks of all but the newest segments of each partition; counts segments and bytes.
+fn thin(partitions: &Path) -> Outcome<Restart> {
+    let failed = |error: std::io::Error| format!("{}: {error}", partitions.display());
+    let mut found = Restart::default();
+    for partition in std::fs::read_dir(partitions).map_err(failed)?.flatten() {
+        let files = std::fs::read_dir(partition.path()).map_err(failed)?.flatten().map(|file| file.path());
+        let mut logs: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "log")).collect();
+        logs.sort_unstable();
+        let old = logs.len().saturating_sub(WHOLE);
+        for (number, log) in logs.iter().enumerate() {
+            let metadata = std::fs::metadata(log).map_err(failed)?;
+            let length = metadata.len();
+            if number < old && metadata.blocks() * 512 > length / 2 {
+                let file = std::fs::File::options().write(true).open(log).map_err(failed)?;
+                let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+                // SAFETY: a plain system call on a live descriptor.
+                if unsafe { libc::fallocate(file.as_raw_fd(), mode, 0, length as libc::off_t) } < 0 {
+                    return Err(failed(std::io::Error::last_os_error()));
+                }
+            }
+            found.segments += 1;
+            found.bytes += length;
+            found.allocated_bytes += metadata.blocks() * 512;
+        }
+    }
+    Ok(found)
+}

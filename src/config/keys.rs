@@ -2,7 +2,7 @@
 //! order matters where two names mean the same setting: the later wins.
 
 use pelton_model::limits::{NODE_ID_MAX, PARTITIONS_PER_TOPIC_MAX, SHARDS_MAX};
-use pelton_model::{ListenerMode, MigrationPolicy, NodeId};
+use pelton_model::{FetchPath, ListenerMode, MigrationPolicy, NodeId};
 
 use super::StartConfig;
 use super::address::HostPort;
@@ -110,6 +110,15 @@ fn mode(config: &mut StartConfig, value: &str) -> Result<(), String> {
     config.broker.mode = match word(value, &["direct", "single"])? {
         "direct" => ListenerMode::Direct,
         _ => ListenerMode::Single,
+    };
+    Ok(())
+}
+
+fn fetch_path(config: &mut StartConfig, value: &str) -> Result<(), String> {
+    config.broker.fetch_path = match word(value, &["direct", "splice", "read"])? {
+        "direct" => FetchPath::Direct,
+        "splice" => FetchPath::Splice,
+        _ => FetchPath::Read,
     };
     Ok(())
 }
@@ -276,10 +285,7 @@ pub const KEYS: &[Key] = &[
     number!("pelton.direct.bytes", broker.direct_bytes, 4096..=(1 << 40)),
     number!("pelton.tail.bytes", broker.tail_bytes, MIB..=(1 << 40)),
     number!("pelton.spin.us", broker.spin_us, 0..=1_000_000),
-    key("pelton.fetch.splice", |config, value| {
-        config.broker.fetch_splice = boolean(value)?;
-        Ok(())
-    }),
+    key("pelton.fetch.path", fetch_path),
     number!("log.retention.check.interval.ms", broker.retention_check_interval_ms, 1..=MAX),
     number!("log.initial.task.delay.ms", broker.initial_task_delay_ms, 0..=MAX),
     // Defaults of topics.

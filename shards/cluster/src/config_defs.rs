@@ -325,11 +325,11 @@ pub const BROKER: &[ConfigDef] = &[
         doc: "Longest busy spin before a shard sleeps, microseconds.",
     },
     ConfigDef {
-        name: "pelton.fetch.splice",
-        kind: Kind::Bool,
-        default: "true",
+        name: "pelton.fetch.path",
+        kind: Kind::Choice(&["direct", "splice", "read"]),
+        default: "direct",
         synonym: None,
-        doc: "Send stored records by splice rather than read and send.",
+        doc: "How stored records are sent: read directly and ahead, spliced, or read through the page cache.",
     },
     ConfigDef {
         name: "pelton.request.receive.timeout.ms",

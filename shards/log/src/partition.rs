@@ -313,6 +313,7 @@ impl PartitionLog {
             file: segment.file(self.key, FileKind::Log),
             position,
             length: (end - position) as usize,
+            laid_to: segment.length,
         }
     }
 }

@@ -275,6 +275,8 @@ pub enum ReadPlan {
         position: u64,
         /// Bytes.
         length: usize,
+        /// How far the file is there: what is read ahead up to here stays true.
+        laid_to: u64,
     },
 }
 

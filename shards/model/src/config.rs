@@ -12,6 +12,17 @@ pub enum ListenerMode {
     Single,
 }
 
+/// How stored records get from disk to a consumer's socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FetchPath {
+    /// Direct reads ahead of each reader into memory that several readers share, sent from there.
+    Direct,
+    /// From page cache to pipe to socket, without copying.
+    Splice,
+    /// Read through the page cache and sent: for comparison.
+    Read,
+}
+
 /// What every shard of the process knows about itself and its peers at start.
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
@@ -62,8 +73,8 @@ pub struct BrokerConfig {
     pub tail_bytes: usize,
     /// Longest busy spin before a shard sleeps, microseconds (`pelton.spin.us`); 0 = none.
     pub spin_us: u64,
-    /// Fetch file ranges by splice rather than read and send (`pelton.fetch.splice`).
-    pub fetch_splice: bool,
+    /// How ranges of segments get to consumers (`pelton.fetch.path`).
+    pub fetch_path: FetchPath,
     /// Settings of the group coordinator.
     pub group: GroupConfig,
     /// `offsets.topic.num.partitions`: partitions of `__consumer_offsets` when it is created.
@@ -107,7 +118,7 @@ impl BrokerConfig {
             direct_bytes: 256 * 1024,
             tail_bytes: 64 * 1024 * 1024,
             spin_us: 0,
-            fetch_splice: true,
+            fetch_path: FetchPath::Direct,
             group: GroupConfig::default(),
             offsets_topic_partitions: 50,
             offsets_topic_segment_bytes: 104_857_600,

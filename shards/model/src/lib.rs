@@ -13,7 +13,7 @@ pub mod time;
 pub mod topic_config;
 
 pub use aligned::AlignedBuffer;
-pub use config::{BrokerConfig, ListenerMode};
+pub use config::{BrokerConfig, FetchPath, ListenerMode};
 pub use group_config::{GroupConfig, MigrationPolicy};
 pub use ids::{
     BrokerId, ClusterId, ConnectionId, LeaderEpoch, MetadataOffset, NodeEpoch, NodeId, Offset,

@@ -16,6 +16,7 @@ use pelton_shard::{Event, LogLevel};
 use crate::log::Logger;
 use crate::meter::{self, Meter};
 use crate::ops::Op;
+use crate::pieces::PieceKey;
 use crate::ring::Ring;
 use crate::slab::Slab;
 
@@ -38,6 +39,10 @@ pub struct Context {
     pub events: VecDeque<Event>,
     /// Connections waiting for a file that is now open (or failed, with the reason).
     pub opened: Vec<(ConnectionId, Result<(), String>)>,
+    /// Pieces whose file is open now, or not.
+    pub opened_pieces: Vec<(PieceKey, Result<(), String>)>,
+    /// Writes and syncs of the log under way.
+    pub writes: Vec<Ticket>,
     pub background: Background,
     /// Written to when a background job ends.
     pub bell: Arc<OwnedFd>,
@@ -71,6 +76,9 @@ impl Context {
     pub fn disk_done(&mut self, ticket: Ticket, result: Result<bytes::Bytes, DiskError>) {
         if result.is_err() {
             meter::add(&self.meter.disk_errors, 1);
+        }
+        if let Some(place) = self.writes.iter().position(|write| *write == ticket) {
+            self.writes.swap_remove(place);
         }
         self.events.push_back(Event::Disk(DiskDone { ticket, result }));
     }

@@ -27,6 +27,7 @@ use crate::meter;
 use crate::ops::Op;
 use crate::ring::Completion;
 use crate::segments::Segments;
+use crate::send::Way;
 use crate::sockets::Sockets;
 
 /// Completions and messages taken in one turn: bounds the time until answers leave.
@@ -166,6 +167,7 @@ impl<C: Core> Driver<C> {
         meter::add(&self.context.meter.messages_sent, sent as u64);
         meter::add(&self.context.meter.messages_delayed, waiting as u64);
         self.context.ring.enter().map_err(|error| format!("io_uring_enter: {error}"))?;
+        self.flush_bulk();
         self.context.meter.turn(clock::monotonic_ns() - now.monotonic_ns);
         self.state.failed.take().map_or(Ok(()), Err)
     }
@@ -200,6 +202,7 @@ impl<C: Core> Driver<C> {
             Op::ReadToSend { connection, buffer, .. } => {
                 self.sockets.handle_read_to_send(context, connection, buffer, result);
             }
+            Op::Piece(job) => self.sockets.pieces.handle_read(context, &self.segments, job, result),
             Op::Bell { .. } => self.state.bell = None,
             Op::Open { key, path, mkdirs } => {
                 if let Some(opened) = self.segments.files.handle_open(context, (key, path, mkdirs), result) {
@@ -271,7 +274,16 @@ impl<C: Core> Driver<C> {
     }
 
     fn flush(&mut self) {
-        self.sockets.flush(&mut self.context, &mut self.segments, self.config.fetch_splice);
+        let now_ns = self.state.now.monotonic_ns;
+        let mut way = Way { segments: &mut self.segments, path: self.config.fetch_path, now_ns };
+        self.sockets.flush(&mut self.context, &mut way);
+    }
+
+    /// Sends to those who get much, and reads ahead for them: after what waits for a write has gone to the device.
+    fn flush_bulk(&mut self) {
+        let now_ns = self.state.now.monotonic_ns;
+        let mut way = Way { segments: &mut self.segments, path: self.config.fetch_path, now_ns };
+        self.sockets.flush_bulk(&mut self.context, &mut way);
     }
 
     fn perform_effects(&mut self) {
@@ -319,6 +331,13 @@ impl<C: Core> Driver<C> {
 
     fn perform_disk(&mut self, effect: DiskEffect) {
         let (context, segments, journal) = (&mut self.context, &mut self.segments, &mut self.journal);
+        if let DiskEffect::JournalWrite { ticket, .. }
+        | DiskEffect::JournalSync { ticket }
+        | DiskEffect::SegmentWrite { ticket, .. }
+        | DiskEffect::SegmentSync { ticket, .. } = &effect
+        {
+            context.writes.push(*ticket);
+        }
         match effect {
             DiskEffect::JournalWrite { ticket, position, bytes, sync } => {
                 journal.write(context, ticket, position, bytes, sync);
@@ -332,9 +351,13 @@ impl<C: Core> Driver<C> {
                 segments.read(context, ticket, file, position, length);
             }
             DiskEffect::SegmentTruncate { ticket, file, length } => {
+                self.sockets.pieces.forget(file);
                 segments.truncate(context, ticket, file, length);
             }
-            DiskEffect::FileDelete { ticket, file } => segments.delete(context, ticket, file),
+            DiskEffect::FileDelete { ticket, file } => {
+                self.sockets.pieces.forget(file);
+                segments.delete(context, ticket, file);
+            }
             DiskEffect::CheckpointWrite { ticket, slot, bytes } => {
                 journal.write_checkpoint(context, ticket, slot, bytes);
             }
@@ -369,7 +392,9 @@ impl<C: Core> Driver<C> {
     fn is_busy(&mut self) -> bool {
         !self.context.events.is_empty()
             || !self.sockets.dirty.is_empty()
+            || !self.sockets.bulk.is_empty()
             || !self.context.opened.is_empty()
+            || !self.context.opened_pieces.is_empty()
             || self.context.ring.has_work()
             || self.mailbox.has_mail()
             || self.mailbox.is_held_up()

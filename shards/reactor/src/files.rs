@@ -20,6 +20,7 @@ use pelton_shard::disk::{DiskError, FileKind, SegmentFile};
 
 use crate::context::Context;
 use crate::ops::Op;
+use crate::pieces::PieceKey;
 use crate::segments::SegmentJob;
 
 /// Descriptors of segments a shard keeps open.
@@ -34,6 +35,13 @@ pub enum Mode {
     Write,
     /// O_RDONLY.
     Read,
+    /// O_RDONLY | O_DIRECT.
+    Direct,
+}
+
+impl Mode {
+    /// Every purpose.
+    pub const ALL: [Mode; 3] = [Mode::Write, Mode::Read, Mode::Direct];
 }
 
 /// A descriptor by file and purpose.
@@ -64,6 +72,8 @@ pub enum Waiter {
     Job(SegmentJob),
     /// A connection with a file range to send.
     Connection(ConnectionId),
+    /// A piece to be read.
+    Piece(PieceKey),
 }
 
 enum Entry {
@@ -204,7 +214,7 @@ impl Files {
 
     /// Forgets the descriptors of a file that is about to be removed.
     pub fn forget(&mut self, file: SegmentFile) {
-        for mode in [Mode::Write, Mode::Read] {
+        for mode in Mode::ALL {
             if let Some(Entry::Open { .. }) = self.entries.get(&(file, mode)) {
                 self.entries.remove(&(file, mode));
             }
@@ -267,6 +277,13 @@ impl Files {
                     };
                     context.opened.push((connection, outcome));
                 }
+                Waiter::Piece(piece) => {
+                    let outcome = match &result {
+                        Ok(_) => Ok(()),
+                        Err(errno) => Err(disk_error("open", &self.path(key.0), *errno).text),
+                    };
+                    context.opened_pieces.push((piece, outcome));
+                }
             }
         }
         (jobs, result)
@@ -303,6 +320,7 @@ fn start_open(context: &mut Context, key: Key, path: CString, mkdirs: u8) {
     let flags = match key.1 {
         Mode::Write => libc::O_RDWR | libc::O_CREAT | libc::O_DIRECT | libc::O_CLOEXEC,
         Mode::Read => libc::O_RDONLY | libc::O_CLOEXEC,
+        Mode::Direct => libc::O_RDONLY | libc::O_DIRECT | libc::O_CLOEXEC,
     };
     let pointer = path.as_ptr();
     let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), pointer).flags(flags).mode(0o644).build();

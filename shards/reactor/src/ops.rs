@@ -9,6 +9,7 @@ use pelton_model::ConnectionId;
 use crate::buffers::FrameBuffer;
 use crate::files::{File, Key};
 use crate::journal::JournalJob;
+use crate::pieces::PieceRead;
 use crate::segments::SegmentJob;
 
 /// One operation in flight.
@@ -31,6 +32,8 @@ pub enum Op {
     Mkdir { key: Key, path: CString, _directory: CString, mkdirs: u8 },
     /// A step of a journal operation.
     Journal(JournalJob),
+    /// Reading a piece of a segment for readers that catch up.
+    Piece(PieceRead),
     /// A step of a segment operation.
     Segment(SegmentJob),
     /// Something whose result matters to nobody.

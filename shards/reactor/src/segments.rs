@@ -164,7 +164,7 @@ impl Segments {
             Step::SyncDirectory { directory } => opcode::Fsync::new(types::Fd(directory.as_raw_fd())).build(),
             Step::SyncRoot => opcode::Fsync::new(types::Fd(self.files.root_fd())).build(),
             Step::Unlink { path } => {
-                let opening = [Mode::Write, Mode::Read].map(|mode| (job.file, mode));
+                let opening = Mode::ALL.map(|mode| (job.file, mode));
                 if let Some(key) = opening.into_iter().find(|key| self.files.is_opening(*key)) {
                     // Removed once it is open, else its descriptor would stay with us.
                     return self.files.wait_for(key, Waiter::Job(job));

@@ -2,23 +2,37 @@
 //! what the socket does not take waits for it to become writable.
 
 use std::collections::VecDeque;
+use std::io;
+use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 
 use bytes::{Buf, Bytes};
 use io_uring::{opcode, types};
-use pelton_model::ConnectionId;
+use pelton_model::{ConnectionId, FetchPath};
 use pelton_shard::{Event, SendPart};
 
 use crate::context::Context;
 use crate::meter;
 use crate::ops::Op;
 use crate::segments::Segments;
+use crate::send_pieces::send_pieces;
 use crate::sockets::{Connection, Sockets};
 
 /// Pieces of one call.
 const PIECES_MAX: usize = 64;
 /// Bytes one connection may send in a turn; the next turn goes on, so that others get their share.
-const TURN_BYTES_MAX: usize = 4 * 1024 * 1024;
+const TURN_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes all connections with much to send may send in a turn together: what waits for a write must not wait for them.
+const BULK_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// More than this in a queue is much.
+const SMALL_BYTES_MAX: usize = 64 * 1024;
+
+/// How file ranges go out.
+pub struct Way<'a> {
+    pub segments: &'a mut Segments,
+    pub path: FetchPath,
+    pub now_ns: u64,
+}
 
 /// What became of trying to send.
 pub enum Step {
@@ -38,8 +52,9 @@ impl Sockets {
         self.touch(id);
     }
 
-    /// Sends what the turn queued, and ends connections that are to be closed and have nothing left.
-    pub fn flush(&mut self, context: &mut Context, segments: &mut Segments, splice: bool) {
+    /// Sends what the turn queued, and ends connections that are to be closed and have nothing left. Connections with much
+    /// to send are left for [`Sockets::flush_bulk`].
+    pub fn flush(&mut self, context: &mut Context, way: &mut Way<'_>) {
         for (id, outcome) in std::mem::take(&mut context.opened) {
             let Some(connection) = self.finish_op(context, id) else { continue };
             connection.send_waits = false;
@@ -48,20 +63,57 @@ impl Sockets {
                 Err(reason) => self.kill(context, id, Some(&reason)),
             }
         }
+        for (key, outcome) in std::mem::take(&mut context.opened_pieces) {
+            self.pieces.handle_opened(key, outcome);
+        }
+        self.wake(context);
         for id in std::mem::take(&mut self.dirty) {
             let Some(connection) = self.connections.get_mut(id.0) else { continue };
-            connection.dirty = false;
             if connection.dead || connection.send_waits {
-                continue;
+                connection.dirty = false;
+            } else if is_bulk(&connection.queue) {
+                self.bulk.push_back(id);
+            } else {
+                connection.dirty = false;
+                self.flush_one(context, way, id);
             }
-            self.flush_one(context, segments, splice, id);
         }
     }
 
-    fn flush_one(&mut self, context: &mut Context, segments: &mut Segments, splice: bool, id: ConnectionId) {
+    /// Goes on with connections that have much to send, one after the other, as far as a turn allows.
+    pub fn flush_bulk(&mut self, context: &mut Context, way: &mut Way<'_>) {
+        let mut left = BULK_BYTES_MAX;
+        while left > 0
+            && let Some(id) = self.bulk.pop_front()
+        {
+            let Some(connection) = self.connections.get_mut(id.0) else { continue };
+            connection.dirty = false;
+            if !connection.dead && !connection.send_waits {
+                left = left.saturating_sub(self.flush_one(context, way, id));
+            }
+        }
+        self.pieces.start(context, way.segments);
+    }
+
+    /// Pieces are in memory, or cannot be read: their connections go on, or end.
+    fn wake(&mut self, context: &mut Context) {
+        for id in std::mem::take(&mut self.pieces.woken.ready) {
+            if let Some(connection) = self.live(id)
+                && std::mem::take(&mut connection.piece_waits)
+            {
+                connection.send_waits = false;
+                self.touch(id);
+            }
+        }
+        for (id, reason) in std::mem::take(&mut self.pieces.woken.failed) {
+            self.kill(context, id, Some(&reason));
+        }
+    }
+
+    fn flush_one(&mut self, context: &mut Context, way: &mut Way<'_>, id: ConnectionId) -> usize {
         let mut sent = 0;
         let broken = loop {
-            let Some(connection) = self.connections.get_mut(id.0) else { return };
+            let Some(connection) = self.connections.get_mut(id.0) else { return sent };
             // A step that sent something may have found the socket full after that: one wait at a time, for a second
             // one would end while a file range is on its way into the pipe, and start it twice.
             if connection.send_waits || sent >= TURN_BYTES_MAX {
@@ -70,8 +122,12 @@ impl Sockets {
             let step = match connection.queue.front() {
                 None => break None,
                 Some(SendPart::Bytes(_)) => send_bytes(context, connection),
+                Some(SendPart::File { .. }) if way.path == FetchPath::Direct => {
+                    send_pieces(context, &mut self.pieces, connection, way.now_ns)
+                }
                 Some(SendPart::File { .. }) => {
-                    self.pipes.send_file(context, segments, &self.frames, splice, connection)
+                    let splice = way.path == FetchPath::Splice;
+                    self.pipes.send_file(context, way.segments, &self.frames, splice, connection)
                 }
             };
             match step {
@@ -82,18 +138,19 @@ impl Sockets {
         };
         self.report(context, id, sent);
         if let Some(reason) = broken {
-            return self.kill(context, id, reason.as_deref());
+            self.kill(context, id, reason.as_deref());
+            return sent;
         }
-        let Some(connection) = self.live(id) else { return };
+        let Some(connection) = self.live(id) else { return sent };
         if connection.send_waits {
-            return;
+            return sent;
         }
         if !connection.queue.is_empty() {
-            return self.touch(id);
-        }
-        if let Some(reason) = connection.close.take() {
+            self.touch(id);
+        } else if let Some(reason) = connection.close.take() {
             self.kill(context, id, Some(&reason));
         }
+        sent
     }
 
     fn report(&mut self, context: &mut Context, id: ConnectionId, bytes: usize) {
@@ -126,32 +183,66 @@ pub fn wait_writable(context: &mut Context, connection: &mut Connection) -> Step
 
 /// Sends the bytes at the front of the queue, up to the first file range.
 fn send_bytes(context: &mut Context, connection: &mut Connection) -> Step {
-    let mut pieces = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES_MAX];
+    let pieces = || connection.queue.iter().take(PIECES_MAX).map_while(in_memory);
     let (mut count, mut total) = (0, 0);
-    for part in connection.queue.iter().take(PIECES_MAX) {
-        let SendPart::Bytes(bytes) = part else { break };
-        pieces[count] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    for piece in pieces() {
         count += 1;
-        total += bytes.len();
+        total += piece.len();
+        if total >= TURN_BYTES_MAX {
+            break;
+        }
     }
-    let more = if connection.queue.len() > count { libc::MSG_MORE } else { 0 };
-    // SAFETY: an all-zero msghdr is a valid empty one.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = pieces.as_mut_ptr();
-    message.msg_iovlen = count;
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more;
-    // SAFETY: the pieces point into handles that stay in the queue during the call; the kernel only reads them.
-    let sent = unsafe { libc::sendmsg(connection.socket.as_raw_fd(), &message, flags) };
-    meter::add(&context.meter.sends, 1);
-    if sent < 0 {
-        return failed(context, connection, std::io::Error::last_os_error());
-    }
-    let sent = sent as usize;
+    let more = connection.queue.len() > count;
+    let sent = match transmit(context, &connection.socket, pieces().take(count), more) {
+        Err(error) => return failed(context, connection, error),
+        Ok(sent) => sent,
+    };
     consume(&mut connection.queue, sent);
     if sent < total {
         wait_writable(context, connection);
     }
     Step::Sent(sent)
+}
+
+/// Sends bytes, at most 64 pieces of them, in one call and without waiting; with `more` others follow at once.
+pub fn transmit<'a>(
+    context: &Context,
+    socket: &TcpStream,
+    bytes: impl Iterator<Item = &'a Bytes>,
+    more: bool,
+) -> io::Result<usize> {
+    let mut pieces = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES_MAX];
+    let mut count = 0;
+    for (place, bytes) in pieces.iter_mut().zip(bytes) {
+        *place = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        count += 1;
+    }
+    // SAFETY: an all-zero msghdr is a valid empty one.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = pieces.as_mut_ptr();
+    message.msg_iovlen = count;
+    let more = if more { libc::MSG_MORE } else { 0 };
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more;
+    // SAFETY: the pieces point into handles borrowed for the call; the kernel only reads them.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &message, flags) };
+    meter::add(&context.meter.sends, 1);
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+}
+
+fn in_memory(part: &SendPart) -> Option<&Bytes> {
+    match part {
+        SendPart::Bytes(bytes) => Some(bytes),
+        SendPart::File { .. } => None,
+    }
+}
+
+/// True for a queue with more than goes out at once.
+fn is_bulk(queue: &VecDeque<SendPart>) -> bool {
+    let mut total = 0;
+    queue.iter().any(|part| {
+        total += part.length();
+        total > SMALL_BYTES_MAX
+    })
 }
 
 /// What a failed send means.

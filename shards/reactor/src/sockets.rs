@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::files::File;
 use crate::meter;
 use crate::ops::Op;
+use crate::pieces::Pieces;
 use crate::slab::Slab;
 use crate::splice::{Pipe, Pipes};
 
@@ -36,6 +37,8 @@ pub struct Connection {
     pub queue: VecDeque<SendPart>,
     /// Waiting for an operation before anything more can be sent.
     pub send_waits: bool,
+    /// That is the reading of a piece, which is no operation of the connection's own.
+    pub piece_waits: bool,
     /// On the list of connections to send on.
     pub dirty: bool,
     /// Bytes of the front file range that are in the pipe.
@@ -54,8 +57,11 @@ pub struct Sockets {
     pub buffers: ReceiveBuffers,
     pub frames: FramePool,
     pub pipes: Pipes,
+    pub pieces: Pieces,
     /// Connections with something to send or to end.
     pub dirty: Vec<ConnectionId>,
+    /// Those of them with much to send, in the order of their turns.
+    pub bulk: VecDeque<ConnectionId>,
     listener: Option<TcpListener>,
     accepting: Option<u64>,
     accept_again_ns: Option<u64>,
@@ -71,7 +77,9 @@ impl Sockets {
             buffers,
             frames,
             pipes: Pipes::default(),
+            pieces: Pieces::default(),
             dirty: Vec::new(),
+            bulk: VecDeque::new(),
             listener: None,
             accepting: None,
             accept_again_ns: None,
@@ -163,6 +171,7 @@ impl Sockets {
             more_waits: false,
             queue: VecDeque::new(),
             send_waits: false,
+            piece_waits: false,
             dirty: false,
             in_pipe: 0,
             pipe: None,
@@ -243,6 +252,7 @@ impl Sockets {
         if self.accept_again_ns.is_some_and(|at| at <= now_ns) {
             self.accept(context);
         }
+        self.pieces.handle_time(now_ns);
         while let Some((at, id)) = self.lingering.front().copied() {
             if self.live(id).is_none() {
                 self.lingering.pop_front();
@@ -258,7 +268,7 @@ impl Sockets {
     /// When [`Sockets::handle_time`] is next due.
     pub fn deadline(&self) -> Option<u64> {
         let linger = self.lingering.front().map(|(at, _)| *at);
-        [linger, self.accept_again_ns].into_iter().flatten().min()
+        [linger, self.accept_again_ns, self.pieces.deadline()].into_iter().flatten().min()
     }
 
     /// Ends every connection, for the end of the shard.

@@ -106,7 +106,7 @@ impl Pipes {
         if connection.in_pipe > 0 {
             return self.drain(context, connection);
         }
-        let Some(SendPart::File { file, position, length }) = connection.queue.front() else {
+        let Some(SendPart::File { file, position, length, .. }) = connection.queue.front() else {
             return Step::Broken(Some("no file range at the front".to_string()));
         };
         let (segment, position, length) = (*file, *position, *length);

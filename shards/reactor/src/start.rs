@@ -257,6 +257,8 @@ fn prepare<C: Core>(
         ops: Default::default(),
         events: Default::default(),
         opened: Vec::new(),
+        opened_pieces: Vec::new(),
+        writes: Vec::new(),
         background: Default::default(),
         bell,
         meter,

@@ -1,4 +1,4 @@
-//! Disk operations through the whole reactor, read back by plain means; file ranges to sockets by splice and by reading.
+//! Disk operations through the whole reactor, read back by plain means; file ranges to sockets by each path there is.
 
 mod fake;
 
@@ -6,7 +6,7 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use fake::{Client, config, directory, pattern, run, segment, stop, try_start};
-use pelton_model::BrokerConfig;
+use pelton_model::{BrokerConfig, FetchPath};
 
 fn segment_path(directory: &std::path::Path, partition: u32) -> std::path::PathBuf {
     let name = segment(partition).partition.to_string();
@@ -131,8 +131,8 @@ const RANGES: [(u64, usize); 8] = [
     (0, 24 << 20),
 ];
 
-fn file_ranges(splice: bool) {
-    let (running, directory) = run(BrokerConfig { fetch_splice: splice, ..config() });
+fn file_ranges(fetch_path: FetchPath) {
+    let (running, directory) = run(BrokerConfig { fetch_path, ..config() });
     let mut client = Client::new(&running);
     let partition = 9u32.to_be_bytes();
     let bytes = pattern(5, 24 << 20);
@@ -188,12 +188,42 @@ fn file_ranges(splice: bool) {
 
 #[test]
 fn file_ranges_are_spliced_to_sockets() {
-    file_ranges(true);
+    file_ranges(FetchPath::Splice);
+}
+
+#[test]
+fn file_ranges_are_sent_from_pieces_read_directly() {
+    file_ranges(FetchPath::Direct);
 }
 
 #[test]
 fn file_ranges_are_read_and_sent_to_sockets() {
-    file_ranges(false);
+    file_ranges(FetchPath::Read);
+}
+
+#[test]
+fn what_was_read_ahead_is_never_stale() {
+    let (running, directory) = run(BrokerConfig { fetch_path: FetchPath::Direct, ..config() });
+    let mut client = Client::new(&running);
+    let partition = 3u32.to_be_bytes();
+    let fetch = |client: &mut Client, position: u64, length: usize| {
+        let answer = client.ask(b'f', &[&partition, &position.to_be_bytes(), &(length as u32).to_be_bytes()]);
+        answer[..length].to_vec()
+    };
+    // The piece at the end of a segment grows, block by block.
+    let bytes = pattern(7, 2 << 20);
+    for block in 0..20 {
+        let at = block * 4096;
+        client.disk(b'W', &[&partition, &(at as u64).to_be_bytes(), &bytes[at..at + 4096]]);
+        assert!(fetch(&mut client, at as u64, 4096) == bytes[at..at + 4096], "block {block} alone");
+        assert!(fetch(&mut client, 0, at + 4096) == bytes[..at + 4096], "up to block {block}");
+    }
+    // A file that is removed and made again under its name.
+    client.disk(b'D', &[&partition]);
+    let others = pattern(8, 1 << 20);
+    client.disk(b'W', &[&partition, &0u64.to_be_bytes(), &others]);
+    assert!(fetch(&mut client, 0, 1 << 20) == others);
+    stop(running, &directory);
 }
 
 #[test]

@@ -21,8 +21,9 @@ pub enum ReceiveMode {
 pub enum SendPart {
     /// Bytes in memory.
     Bytes(Bytes),
-    /// A range of a segment, immutable once named here, moved from disk to socket.
-    File { file: SegmentFile, position: u64, length: usize },
+    /// A range of a segment, immutable once named here, moved from disk to socket. So is the file up to `laid_to`, which may
+    /// be read ahead.
+    File { file: SegmentFile, position: u64, length: usize, laid_to: u64 },
 }
 
 impl SendPart {

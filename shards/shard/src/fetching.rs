@@ -394,7 +394,9 @@ impl Shard {
             records: match plan {
                 ReadPlan::Empty => Records::empty(),
                 ReadPlan::Memory { batches } => Records::Memory(batches),
-                ReadPlan::File { file, position, length } => Records::File { file, position, length },
+                ReadPlan::File { file, position, length, laid_to } => {
+                    Records::File { file, position, length, laid_to }
+                }
             },
         }
     }

@@ -179,7 +179,7 @@ impl World {
         match plan {
             ReadPlan::Empty => Vec::new(),
             ReadPlan::Memory { batches } => batches,
-            ReadPlan::File { file, position, length } => {
+            ReadPlan::File { file, position, length, .. } => {
                 assert!(!into_memory);
                 let bytes = self.disk.file(&file).expect("the file of a plan exists");
                 vec![Bytes::copy_from_slice(&bytes[position as usize..position as usize + length])]

@@ -79,7 +79,7 @@ impl Fake {
                 let trailer = Bytes::from_static(b"trailer!");
                 let parts = vec![
                     SendPart::Bytes(header),
-                    SendPart::File { file, position, length },
+                    SendPart::File { file, position, length, laid_to: position + length as u64 },
                     SendPart::Bytes(trailer),
                 ];
                 self.answer(connection, parts, out);

@@ -264,8 +264,8 @@ fn send_parts(
             ResponsePart::Bytes(bytes) => parts.push(SendPart::Bytes(bytes)),
             ResponsePart::Records(index) => match records.get_mut(index).and_then(Option::take) {
                 Some(Records::Memory(batches)) => parts.extend(batches.into_iter().map(SendPart::Bytes)),
-                Some(Records::File { file, position, length }) => {
-                    parts.push(SendPart::File { file, position, length });
+                Some(Records::File { file, position, length, laid_to }) => {
+                    parts.push(SendPart::File { file, position, length, laid_to });
                 }
                 None => {}
             },

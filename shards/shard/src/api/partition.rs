@@ -32,8 +32,8 @@ impl PartitionOp {
 pub enum Records {
     /// Whole batches in memory; none = no records.
     Memory(Vec<Bytes>),
-    /// A range of a segment that begins and ends with whole batches.
-    File { file: SegmentFile, position: u64, length: usize },
+    /// A range of a segment that begins and ends with whole batches, and how far the segment is in its file.
+    File { file: SegmentFile, position: u64, length: usize, laid_to: u64 },
 }
 
 impl Records {

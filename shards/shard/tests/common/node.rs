@@ -165,7 +165,7 @@ impl Node {
         for part in parts {
             match part {
                 SendPart::Bytes(bytes) => state.outbound.extend_from_slice(bytes),
-                SendPart::File { file, position, length } => {
+                SendPart::File { file, position, length, .. } => {
                     let bytes = &self.files[file];
                     state.outbound.extend_from_slice(&bytes[*position as usize..*position as usize + length]);
                 }

@@ -23,14 +23,18 @@ impl World {
         for part in parts {
             match part {
                 SendPart::Bytes(part) => bytes.extend_from_slice(&part),
-                SendPart::File { file, position, length } => match self.disk.range(file, position, length) {
-                    Some(range) => bytes.extend_from_slice(&range),
-                    None => {
-                        self.failure =
-                            Some(format!("a send names {file:?} {position}+{length}, which is not there"));
-                        return;
+                SendPart::File { file, position, length, laid_to } => {
+                    // What may be read ahead must be there too.
+                    let ahead = (laid_to - position) as usize;
+                    match self.disk.range(file, position, ahead.max(length)) {
+                        Some(range) if ahead >= length => bytes.extend_from_slice(&range[..length]),
+                        _ => {
+                            let text = format!("{file:?} {position}+{length}, laid to {laid_to}");
+                            self.failure = Some(format!("a send names {text}, which is not there"));
+                            return;
+                        }
                     }
-                },
+                }
             }
         }
         self.trace(&format!("{shard} send {} {} {:08x}", connection.0, bytes.len(), crc32c(&bytes)));

@@ -1,6 +1,6 @@
 //! H9: how long a broker takes to be ready again after kill -9 with many segments and much log. The log is made by producing
-//! it; what is behind the newest segments of each partition is given back to the file system meanwhile, so that files keep
-//! their length and recovery all that it may read.
+//! it; the blocks of what was written a while ago are given back to the file system meanwhile, all but the end of each
+//! partition, so that files keep their length and recovery all that it may read.
 
 use super::systems::{Process, Programs};
 use crate::load::{BULK, Case, Plan};
@@ -14,8 +14,10 @@ const SEGMENTS: usize = 10_000;
 const BYTES: u64 = 100 << 30;
 /// Longest time spent on making the log.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// Newest segments of a partition that are left whole.
-const WHOLE: usize = 2;
+/// Segments written this shortly ago are left whole: recovery may have to read back what was in flight.
+const FRESH: Duration = Duration::from_secs(3);
+/// The end of each partition's newest segment that is left, bytes.
+const END_BYTES: u64 = 2 << 20;
 
 /// What was found.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +54,7 @@ pub fn measure(programs: &Programs, dir: &Path) -> Outcome<Option<Restart>> {
             catch_up: None,
         };
         generator::run(&Case { partitions: 100, ..BULK }, &plan)?;
+        std::thread::sleep(FRESH);
         found = thin(&partitions)?;
     }
     found.made_s = from.elapsed().as_secs_f64();
@@ -63,7 +66,7 @@ pub fn measure(programs: &Programs, dir: &Path) -> Outcome<Option<Restart>> {
     Ok(Some(found))
 }
 
-/// Gives back the blocks of all but the newest segments of each partition; counts segments and bytes.
+/// Gives back the blocks of all but fresh segments and the end of each partition; counts segments and bytes.
 fn thin(partitions: &Path) -> Outcome<Restart> {
     let failed = |error: std::io::Error| format!("{}: {error}", partitions.display());
     let mut found = Restart::default();
@@ -71,21 +74,23 @@ fn thin(partitions: &Path) -> Outcome<Restart> {
         let files = std::fs::read_dir(partition.path()).map_err(failed)?.flatten().map(|file| file.path());
         let mut logs: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "log")).collect();
         logs.sort_unstable();
-        let old = logs.len().saturating_sub(WHOLE);
         for (number, log) in logs.iter().enumerate() {
             let metadata = std::fs::metadata(log).map_err(failed)?;
             let length = metadata.len();
-            if number < old && metadata.blocks() * 512 > length / 2 {
+            let old = metadata.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > FRESH));
+            let end = if number + 1 == logs.len() { END_BYTES } else { 0 };
+            let punched = length.saturating_sub(end) / 4096 * 4096;
+            if old && punched > 0 && metadata.blocks() * 512 > end + 4096 {
                 let file = std::fs::File::options().write(true).open(log).map_err(failed)?;
                 let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
                 // SAFETY: a plain system call on a live descriptor.
-                if unsafe { libc::fallocate(file.as_raw_fd(), mode, 0, length as libc::off_t) } < 0 {
+                if unsafe { libc::fallocate(file.as_raw_fd(), mode, 0, punched as libc::off_t) } < 0 {
                     return Err(failed(std::io::Error::last_os_error()));
                 }
             }
             found.segments += 1;
             found.bytes += length;
-            found.allocated_bytes += metadata.blocks() * 512;
+            found.allocated_bytes += std::fs::metadata(log).map_err(failed)?.blocks() * 512;
         }
     }
     Ok(found)

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const SEGMENTS: usize = 10_000;
 const BYTES: u64 = 100 << 30;
 /// Longest time spent on making the log.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Segments written this shortly ago are left whole: recovery may have to read back what was in flight.
 const FRESH: Duration = Duration::from_secs(3);
 /// The end of each partition's newest segment that is left, bytes.

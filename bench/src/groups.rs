@@ -35,7 +35,7 @@ pub struct System {
 }
 
 /// All of them, in the order of a round. Kafka collects the changes of a KIP-848 group for a second before it assigns
-/// anew; the column "at once" does without.
+/// anew; the column "and at once" does without.
 pub const SYSTEMS: [System; 4] = [
     System { name: "Pelton", kafka: false, settings: &[] },
     System {
@@ -44,7 +44,7 @@ pub const SYSTEMS: [System; 4] = [
         settings: &["log.flush.interval.messages=9223372036854775807"],
     },
     System {
-        name: "Kafka flushed, at once",
+        name: "Kafka flushed and at once",
         kafka: true,
         settings: &["log.flush.interval.messages=1", "group.consumer.assignment.interval.ms=0"],
     },

@@ -12,7 +12,7 @@ mod describe;
 mod lag;
 mod list;
 pub mod offsets;
-mod overview;
+pub mod overview;
 mod seek;
 mod seek_plan;
 mod state;

@@ -10,7 +10,7 @@ use crate::arguments::Format;
 use crate::failure::{Exit, Failure};
 
 /// Version of the objects' shape; raised when a key changes its meaning or goes.
-const JSON_VERSION: u32 = 1;
+pub const JSON_VERSION: u32 = 1;
 
 /// Rows under headers.
 pub struct Section {

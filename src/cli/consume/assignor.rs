@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 
-/// What a member has or gets: partitions by topic.
-pub type Partitions = Vec<(String, Vec<i32>)>;
+use crate::cli::group::overview::Partitions;
 
 /// The assignors known here, preferred first.
 pub const ASSIGNORS: &[&str] = &["range", "roundrobin"];

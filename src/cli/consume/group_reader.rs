@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use pelton_wire::error_code::ErrorCode;
 
-use super::assignor::Partitions;
 use super::fetcher::{Fetcher, PartitionState};
 use super::member::{Member, Standing};
 use crate::cli::client::{Client, RETRY_PAUSE};
 use crate::cli::group::offsets::{Offsets, commit, committed};
+use crate::cli::group::overview::Partitions;
 use crate::cli::partition_reader::{EARLIEST, LATEST, list_offsets, resolve};
 use crate::cli::position::Position;
 use crate::cli::record_format::RecordFormat;

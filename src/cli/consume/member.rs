@@ -16,9 +16,10 @@ use pelton_wire::messages::{
     LeaveGroupRequestData, LeaveGroupResponseData, SyncGroupRequestData, SyncGroupResponseData,
 };
 
-use super::assignor::{ASSIGNORS, Partitions, Subscriber, assign};
+use super::assignor::{ASSIGNORS, Subscriber, assign};
 use crate::cli::client::Client;
 use crate::cli::group::offsets::Committer;
+use crate::cli::group::overview::{Partitions, words};
 use crate::failure::Failure;
 
 const PROTOCOL_TYPE: &str = "consumer";
@@ -100,12 +101,10 @@ impl Member {
             let assignments = self.lead(client, &answer)?;
             if let Some(partitions) = self.sync(client, &answer, assignments)? {
                 self.beat = Instant::now();
+                let has = if partitions.is_empty() { "no partition".to_string() } else { words(&partitions) };
                 eprintln!(
-                    "pelton: group {}, generation {}: {} has {}",
-                    self.group,
-                    self.generation,
-                    self.member_id,
-                    words(&partitions)
+                    "pelton: group {}, generation {}: {} has {has}",
+                    self.group, self.generation, self.member_id
                 );
                 return Ok(partitions);
             }
@@ -322,15 +321,4 @@ fn counts(client: &mut Client, topics: &[String]) -> Result<BTreeMap<String, i32
     Ok(found
         .filter_map(|topic| Some((topic.name.as_ref()?.to_string(), topic.partitions.len() as i32)))
         .collect())
-}
-
-fn words(partitions: &Partitions) -> String {
-    let topics: Vec<String> = partitions
-        .iter()
-        .map(|(topic, numbers)| {
-            let numbers: Vec<String> = numbers.iter().map(i32::to_string).collect();
-            format!("{topic}:{}", numbers.join(","))
-        })
-        .collect();
-    if topics.is_empty() { "no partition".to_string() } else { topics.join(" ") }
 }

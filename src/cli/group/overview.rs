@@ -216,6 +216,15 @@ fn tidy(topics: &mut Partitions) {
     topics.sort();
 }
 
+/// Partitions in words: `orders:0,1 payments:2`; empty if there are none.
+pub fn words(partitions: &Partitions) -> String {
+    let topics = partitions.iter().map(|(topic, numbers)| {
+        let numbers: Vec<String> = numbers.iter().map(i32::to_string).collect();
+        format!("{topic}:{}", numbers.join(","))
+    });
+    topics.collect::<Vec<_>>().join(" ")
+}
+
 /// Partitions as a value: a list of objects with topic and partitions.
 pub fn value(partitions: &Option<Partitions>) -> Value {
     let object =

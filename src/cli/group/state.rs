@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use pelton_wire::error_code::ErrorCode;
 use serde_json::json;
 
-use super::overview::{GroupMember, GroupOverview, Partitions, describe};
+use super::overview::{GroupMember, GroupOverview, describe, words};
 use super::{StateArguments, remedy};
 use crate::arguments::Format;
 use crate::cli::client::Client;
-use crate::cli::output::{Report, write_out};
+use crate::cli::output::{JSON_VERSION, Report, write_out};
 use crate::cli::partition_reader::now_ms;
 use crate::cli::position::utc;
 use crate::failure::{Exit, Failure};
@@ -93,7 +93,7 @@ fn line(group: &str, now: Option<&GroupOverview>, changes: &[String], format: Fo
     if format == Format::Json {
         let epoch = now.and_then(|now| now.epoch);
         let object = json!({
-            "_command": "group state", "_version": 1, "time_ms": time_ms, "group": group, "type": kind,
+            "_command": "group state", "_version": JSON_VERSION, "time_ms": time_ms, "group": group, "type": kind,
             "state": state, "epoch": epoch, "members": members, "changes": changes,
         });
         return format!("{object}\n");
@@ -113,33 +113,22 @@ fn changes(before: Option<&GroupOverview>, now: Option<&GroupOverview>) -> Vec<S
     };
     let (before, now) = (by_id(before), by_id(now));
     let gone = before.keys().filter(|id| !now.contains_key(*id)).map(|id| format!("-{id}"));
-    let mut words: Vec<String> = gone.collect();
+    let mut changes: Vec<String> = gone.collect();
     for (id, member) in &now {
         let sign = if before.contains_key(id) { "" } else { "+" };
         let had = before.get(id).and_then(|member| member.partitions.as_ref());
         if sign == "+" || had != member.partitions.as_ref() {
-            let has = member.partitions.as_ref().map(words_of).unwrap_or_default();
+            let has = member.partitions.as_ref().map(words).unwrap_or_default();
             // Who comes has nothing at first; that goes without saying.
             let has = match (sign, has.as_str()) {
                 ("+", "") => String::new(),
                 (_, "") => "=none".to_string(),
                 (_, has) => format!("={has}"),
             };
-            words.push(format!("{sign}{id}{has}"));
+            changes.push(format!("{sign}{id}{has}"));
         }
     }
-    words
-}
-
-fn words_of(partitions: &Partitions) -> String {
-    let topics: Vec<String> = partitions
-        .iter()
-        .map(|(topic, numbers)| {
-            let numbers: Vec<String> = numbers.iter().map(i32::to_string).collect();
-            format!("{topic}:{}", numbers.join(","))
-        })
-        .collect();
-    topics.join("/")
+    changes
 }
 
 #[cfg(test)]

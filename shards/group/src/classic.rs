@@ -144,7 +144,8 @@ impl ClassicGroup {
         self.leader.as_deref() == Some(member)
     }
 
-    fn next_join(&mut self) -> u64 {
+    /// The place of the next member in the order of joining.
+    pub fn next_join(&mut self) -> u64 {
         self.joins += 1;
         self.joins
     }

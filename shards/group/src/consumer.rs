@@ -10,6 +10,7 @@ mod classic_join;
 mod classic_member;
 mod convert;
 mod describe;
+mod downgrade;
 mod draft;
 mod fence;
 mod heartbeat;
@@ -27,6 +28,8 @@ mod upgrade;
 mod tests_assignors;
 #[cfg(test)]
 mod tests_describe;
+#[cfg(test)]
+mod tests_downgrade;
 #[cfg(test)]
 mod tests_fencing;
 #[cfg(test)]

@@ -74,6 +74,10 @@ impl Coordinator {
         self.set_consumer_session(id, member, request.session_timeout_ms, turn);
         let key = TimerKey::MemberSync(id.to_string(), member.to_string());
         self.timers.set(key, turn.now.after_ms(i64::from(beat.value.rebalance_timeout_ms)));
+        // A static member that came back speaking the classic protocol may have been the last of the other.
+        if beat.replaced.is_some() {
+            self.downgrade_without(id, &[], turn);
+        }
         let protocol = request.protocols.first().map(|protocol| protocol.name.clone());
         Ok(JoinGroupResponseData {
             generation_id: beat.current.member_epoch,

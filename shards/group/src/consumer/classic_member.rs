@@ -130,7 +130,7 @@ impl Coordinator {
         identities: &[MemberIdentity],
         turn: &mut Turn<'_>,
     ) -> Vec<MemberResponse> {
-        let Some(Group::Consumer(group)) = self.groups.get_mut(id) else { return Vec::new() };
+        let Some(Group::Consumer(group)) = self.groups.get(id) else { return Vec::new() };
         let mut leavers = std::collections::BTreeSet::new();
         let mut responses = Vec::with_capacity(identities.len());
         for identity in identities {
@@ -147,8 +147,13 @@ impl Coordinator {
         if leavers.is_empty() {
             return responses;
         }
+        let names: Vec<&str> = leavers.iter().map(String::as_str).collect();
+        if self.downgrade_without(id, &names, turn) {
+            return responses;
+        }
+        let Some(Group::Consumer(group)) = self.groups.get_mut(id) else { return responses };
         let mut draft = Draft::new(id, group);
-        fence::remove(&mut draft, &leavers.iter().map(String::as_str).collect::<Vec<_>>(), turn.topics);
+        fence::remove(&mut draft, &names, turn.topics);
         let records = draft.finish();
         self.write(records, Vec::new(), Then::Nothing, turn);
         for member in &leavers {

@@ -25,14 +25,25 @@ impl Coordinator {
             return Err(not_found(&ask.group));
         };
         check_leaver(group, ask)?;
+        let left = ConsumerGroupHeartbeatResponseData {
+            member_id: Some(text(&ask.member)),
+            member_epoch: ask.epoch,
+            ..Default::default()
+        };
+        if ask.epoch != STATIC_LEAVE_EPOCH && self.downgrade_without(&ask.group, &[&ask.member], turn) {
+            return Ok(left);
+        }
+        let Some(Group::Consumer(group)) = self.groups.get_mut(&ask.group) else {
+            return Err(not_found(&ask.group));
+        };
         let mut draft = Draft::new(&ask.group, group);
         if ask.epoch == STATIC_LEAVE_EPOCH {
-            let left = CurrentValue {
+            let current = CurrentValue {
                 member_epoch: STATIC_LEAVE_EPOCH,
                 pending_revocation: Assignment::new(),
                 ..draft.group().current(&ask.member)
             };
-            draft.set_current(&ask.member, left);
+            draft.set_current(&ask.member, current);
             let records = draft.finish();
             self.write(records, Vec::new(), Then::Nothing, turn);
             self.cancel_consumer_revocation(&ask.group, &ask.member);
@@ -42,11 +53,7 @@ impl Coordinator {
             self.write(records, Vec::new(), Then::Nothing, turn);
             self.cancel_consumer_timers(&ask.group, &ask.member);
         }
-        Ok(ConsumerGroupHeartbeatResponseData {
-            member_id: Some(text(&ask.member)),
-            member_epoch: ask.epoch,
-            ..Default::default()
-        })
+        Ok(left)
     }
 }
 

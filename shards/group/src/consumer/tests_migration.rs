@@ -81,9 +81,10 @@ fn beat(kit: &mut Kit, member: &str, generation: i32) -> i16 {
     response.error_code
 }
 
-fn rejoin(kit: &mut Kit, member: &str, protocol: &str, owned: &[i32]) -> JoinGroupResponseData {
+/// A JoinGroup of a member that owns partitions of `t`.
+pub(super) fn classic_request(member: &str, protocol: &str, owned: &[i32]) -> JoinGroupRequestData {
     let metadata = subscription(&["t"], &[("t", owned)]);
-    let request = JoinGroupRequestData {
+    JoinGroupRequestData {
         group_id: text(GROUP),
         member_id: text(member),
         session_timeout_ms: 10_000,
@@ -91,7 +92,11 @@ fn rejoin(kit: &mut Kit, member: &str, protocol: &str, owned: &[i32]) -> JoinGro
         protocol_type: text("consumer"),
         protocols: vec![JoinGroupRequestProtocol { name: text(protocol), metadata, ..Default::default() }],
         ..Default::default()
-    };
+    }
+}
+
+fn rejoin(kit: &mut Kit, member: &str, protocol: &str, owned: &[i32]) -> JoinGroupResponseData {
+    let request = classic_request(member, protocol, owned);
     let (token, ()) =
         kit.call(7, |coordinator, asker, turn| coordinator.classic_join_to_consumer(asker, &request, turn));
     let Some(GroupResponse::JoinGroup(response)) = kit.answers.remove(&token) else { panic!() };

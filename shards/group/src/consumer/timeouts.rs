@@ -42,10 +42,14 @@ impl Coordinator {
     }
 
     fn fence_consumer(&mut self, id: &str, member: &str, turn: &mut Turn<'_>) {
-        let Some(Group::Consumer(group)) = self.groups.get_mut(id) else { return };
+        let Some(Group::Consumer(group)) = self.groups.get(id) else { return };
         if !group.members.contains_key(member) {
             return;
         }
+        if self.downgrade_without(id, &[member], turn) {
+            return;
+        }
+        let Some(Group::Consumer(group)) = self.groups.get_mut(id) else { return };
         let mut draft = Draft::new(id, group);
         fence::remove(&mut draft, &[member], turn.topics);
         let records = draft.finish();

@@ -1,9 +1,10 @@
 """What every client must be able to do against one broker. Each case is one function (c: Client) → None; it raises when the
-broker or the client is wrong, or Skipped with a reason. Consumer groups are not used: partitions are assigned by hand.
+broker or the client is wrong, or Skipped with a reason. Partitions are assigned by hand here; groups are in group_cases.py.
 """
 import base64
 import time
 
+import group_cases
 from drivers import Refused, Skipped
 from ledger import big, now_ms, sample
 from protocol import apis, batch
@@ -244,6 +245,7 @@ def again(c):
     c.send(c.topic("idempotent"), sample(9, 3, c.caps, f"again-{now_ms()}"), idempotent=True, batch_bytes=4_000)
     for what in ("codecs", "idempotent", "big", "positions"):
         check_read(c, c.topic(what))
+    group_cases.again(c)
 
 
 # Clients whose idempotent producer retries by itself until the broker is back. kafkajs calls its own experimental; kcat is one
@@ -269,4 +271,4 @@ def b64(data):
 
 
 CASES = [auto_create, metadata, create_and_describe, *[round_trip(x) for x in CODECS], batch_1mib, too_large, idempotent,
-         acks(0), acks(1), acks(-1), positions, new_partitions]
+         acks(0), acks(1), acks(-1), positions, new_partitions, *group_cases.CASES]

@@ -60,7 +60,7 @@ class Driver:
     """One client, connected to one bootstrap address, until `close`."""
 
     def __init__(self, name, bootstrap, log_dir):
-        self.name, self.bootstrap = name, bootstrap
+        self.name, self.bootstrap, self.log_dir = name, bootstrap, log_dir
         self.log = open(pathlib.Path(log_dir) / f"{name}.stderr", "ab")
         environment = dict(os.environ, PELTON_NODE_MODULES=str(CACHE / "kafkajs" / "node_modules"))
         self.process = subprocess.Popen([*CLIENTS[name][1], bootstrap], stdin=subprocess.PIPE, stdout=subprocess.PIPE,

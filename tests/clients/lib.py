@@ -222,9 +222,15 @@ def serves(bootstrap):
         return False
 
 
+# Members that die are noticed in seconds.
+SETTINGS = {"group.consumer.min.session.timeout.ms": 1000, "group.consumer.session.timeout.ms": 6000,
+            "group.consumer.min.heartbeat.interval.ms": 500, "group.consumer.heartbeat.interval.ms": 1000,
+            "group.initial.rebalance.delay.ms": 500}
+
+
 def make(which, mode, shards=2):
     if which == "pelton":
-        return Pelton(mode, shards)
+        return Pelton(mode, shards, settings=SETTINGS)
     if which == "kafka":
-        return Kafka(mode)
+        return Kafka(mode, SETTINGS)
     return Remote(which)

@@ -15,7 +15,7 @@ BASE = {"metadata.max.age.ms": 1000, "topic.metadata.refresh.interval.ms": 1000,
 class Driver:
     def __init__(self, bootstrap):
         self.base = {"bootstrap.servers": bootstrap, **BASE}
-        self.producers, self.consumer_, self.admin_, self.position = {}, None, None, {}
+        self.producers, self.consumer_, self.admin_, self.position, self.members = {}, None, None, {}, {}
 
     def hello(self):
         return {"client": "confluent-kafka", "version": f"{ck.__version__} (librdkafka {ck.libversion()[0]})"}
@@ -116,6 +116,38 @@ class Driver:
     def metadata(self, topic):
         got = self.admin().list_topics(topic, timeout=15)
         return {"brokers": sorted([b.id, b.host, b.port] for b in got.brokers.values()), "partitions": len(got.topics[topic].partitions)}
+
+    def join(self, member, group, topics, protocol="classic", session_ms=6000):
+        conf = {**self.base, "group.id": group, "enable.auto.commit": False, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 100,
+                "group.protocol": protocol, "client.id": member}
+        if protocol == "classic":
+            conf |= {"session.timeout.ms": session_ms, "heartbeat.interval.ms": 500}
+        self.members[member] = ck.Consumer(conf)
+        self.members[member].subscribe(topics)
+
+    def take(self, member, count, timeout_ms):
+        """Also gives the member the time to take part in rebalances."""
+        consumer, out, deadline = self.members[member], [], time.monotonic() + timeout_ms / 1000
+        while time.monotonic() < deadline and (count == 0 or len(out) < count):
+            for m in consumer.consume(max(1, count - len(out)), 0.1):
+                if m.error():
+                    if m.error().retriable() or m.error().code() in (ck.KafkaError._TRANSPORT, ck.KafkaError._ALL_BROKERS_DOWN):
+                        continue
+                    raise ClientError(m.error().code(), m.error().str())
+                out.append([m.topic(), m.partition(), m.offset()])
+        return {"records": out, "assigned": sorted([a.topic, a.partition] for a in consumer.assignment())}
+
+    def commit(self, member):
+        try:
+            got = self.members[member].commit(asynchronous=False)
+        except ck.KafkaException as e:
+            if e.args[0].code() != ck.KafkaError._NO_OFFSET:  # it has read nothing yet
+                raise
+            got = []
+        return {"offsets": sorted([t.topic, t.partition, t.offset] for t in got)}
+
+    def leave(self, member):
+        self.members.pop(member).close()
 
     @staticmethod
     def wait(future):

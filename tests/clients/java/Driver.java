@@ -39,6 +39,7 @@ public final class Driver {
     private final String bootstrap;
     private final Map<String, KafkaProducer<byte[], byte[]>> producers = new HashMap<>();
     private final Map<TopicPartition, Long> positions = new HashMap<>();
+    private final Map<String, KafkaConsumer<byte[], byte[]>> members = new HashMap<>();
     private KafkaConsumer<byte[], byte[]> consumer;
     private Admin admin;
 
@@ -69,6 +70,10 @@ public final class Driver {
                 case "delete" -> admin().deleteTopics(List.of(c.get("topic").asText())).all().get(20, TimeUnit.SECONDS);
                 case "configs" -> configs(c, out);
                 case "metadata" -> metadata(c, out);
+                case "join" -> join(c);
+                case "take" -> take(c, out);
+                case "commit" -> commit(c, out);
+                case "leave" -> members.remove(c.get("member").asText()).close();
                 default -> throw new IllegalArgumentException("unknown command " + c.get("op"));
             }
             return out.put("ok", true);
@@ -216,5 +221,50 @@ public final class Driver {
             brokers.addArray().add(n.id()).add(n.host()).add(n.port());
         }
         out.put("partitions", admin().describeTopics(List.of(topic)).allTopicNames().get(20, TimeUnit.SECONDS).get(topic).partitions().size());
+    }
+
+    private void join(JsonNode c) {
+        Map<String, Object> m = base();
+        String protocol = text(c, "protocol", "classic");
+        m.put("group.id", c.get("group").asText());
+        m.put("client.id", c.get("member").asText());
+        m.put("group.protocol", protocol);
+        m.put("enable.auto.commit", false);
+        m.put("auto.offset.reset", "earliest");
+        m.put("fetch.max.wait.ms", 100);
+        if (protocol.equals("classic")) {
+            m.put("session.timeout.ms", text(c, "session_ms", "6000"));
+            m.put("heartbeat.interval.ms", 500);
+        }
+        KafkaConsumer<byte[], byte[]> member = new KafkaConsumer<>(m, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+        List<String> topics = new ArrayList<>();
+        c.get("topics").forEach(t -> topics.add(t.asText()));
+        member.subscribe(topics);
+        members.put(c.get("member").asText(), member);
+    }
+
+    private void take(JsonNode c, ObjectNode out) {
+        KafkaConsumer<byte[], byte[]> member = members.get(c.get("member").asText());
+        int count = c.get("count").asInt();
+        ArrayNode records = out.putArray("records");
+        long deadline = System.nanoTime() + c.get("timeout_ms").asLong() * 1_000_000L;
+        while (System.nanoTime() < deadline && (count == 0 || records.size() < count)) {
+            for (ConsumerRecord<byte[], byte[]> r : member.poll(Duration.ofMillis(100))) {
+                records.addArray().add(r.topic()).add(r.partition()).add(r.offset());
+            }
+        }
+        ArrayNode assigned = out.putArray("assigned");
+        member.assignment().forEach(tp -> assigned.addArray().add(tp.topic()).add(tp.partition()));
+    }
+
+    private void commit(JsonNode c, ObjectNode out) {
+        KafkaConsumer<byte[], byte[]> member = members.get(c.get("member").asText());
+        member.commitSync(Duration.ofSeconds(20));
+        ArrayNode offsets = out.putArray("offsets");
+        member.committed(member.assignment()).forEach((tp, o) -> {
+            if (o != null) {
+                offsets.addArray().add(tp.topic()).add(tp.partition()).add(o.offset());
+            }
+        });
     }
 }

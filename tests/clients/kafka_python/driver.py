@@ -8,7 +8,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import kafka  # noqa: E402
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition  # noqa: E402
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic  # noqa: E402
-from pydriver import ClientError, record, serve, unb64  # noqa: E402
+from pydriver import ClientError, Skip, record, serve, unb64  # noqa: E402
 
 logging.disable(logging.CRITICAL)
 
@@ -17,7 +17,7 @@ class Driver:
     def __init__(self, bootstrap):
         self.base = {"bootstrap_servers": bootstrap, "metadata_max_age_ms": 1000, "reconnect_backoff_max_ms": 500,
                      "request_timeout_ms": 10000}
-        self.producers, self.consumer_, self.admin_, self.position = {}, None, None, {}
+        self.producers, self.consumer_, self.admin_, self.position, self.members = {}, None, None, {}, {}
 
     def hello(self):
         return {"client": "kafka-python", "version": kafka.__version__, "caps": {"null_headers": False}}
@@ -97,6 +97,30 @@ class Driver:
         if not found:  # this library drops the error of an unknown topic and answers nothing
             raise ClientError(3, f"no configs: {got}")
         return {"configs": found}
+
+    def join(self, member, group, topics, protocol="classic", session_ms=6000):
+        if protocol != "classic":
+            raise Skip("kafka-python has the classic protocol only")
+        base = {k: v for k, v in self.base.items() if k != "request_timeout_ms"}
+        self.members[member] = KafkaConsumer(
+            *topics, **base, group_id=group, client_id=member, enable_auto_commit=False, auto_offset_reset="earliest",
+            session_timeout_ms=session_ms, heartbeat_interval_ms=500, fetch_max_wait_ms=100)
+
+    def take(self, member, count, timeout_ms):
+        consumer, out, deadline = self.members[member], [], time.monotonic() + timeout_ms / 1000
+        while time.monotonic() < deadline and (count == 0 or len(out) < count):
+            for records in consumer.poll(100, max_records=max(1, count - len(out))).values():
+                out += [[r.topic, r.partition, r.offset] for r in records]
+        return {"records": out, "assigned": sorted([a.topic, a.partition] for a in consumer.assignment())}
+
+    def commit(self, member):
+        consumer = self.members[member]
+        consumer.commit()
+        return {"offsets": sorted([a.topic, a.partition, consumer.committed(a)] for a in consumer.assignment()
+                                  if consumer.committed(a) is not None)}
+
+    def leave(self, member):
+        self.members.pop(member).close()
 
     def metadata(self, topic):
         got = self.admin().describe_topics([topic])

@@ -1,5 +1,5 @@
-// kafkajs behind the runner's commands (see ../README.md). It has only group consumers, so it does not consume here until
-// Pelton has consumer groups: what it produces is read back by the other clients.
+// kafkajs behind the runner's commands (see ../README.md). It has only group consumers: `consume` by partition and offset is
+// not possible with it, what it produces is read back by the other clients.
 'use strict'
 
 const modules = process.env.PELTON_NODE_MODULES
@@ -83,10 +83,57 @@ async function produce (c) {
   return { offsets: c.acks === 0 ? offsets.map(() => -1) : offsets }
 }
 
+// A group consumer hands its records to a callback: they wait here until the runner takes them.
+const members = new Map()
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
+
+async function join (c) {
+  if ((c.protocol || 'classic') !== 'classic') return { skip: 'kafkajs has the classic protocol only' }
+  const consumer = kafka.consumer({ groupId: c.group, sessionTimeout: c.session_ms || 6000, heartbeatInterval: 500, maxWaitTimeInMs: 100, metadataMaxAge: 1000 })
+  const member = { consumer, records: [], next: new Map(), assigned: [] }
+  consumer.on(consumer.events.GROUP_JOIN, (e) => {
+    member.assigned = Object.entries(e.payload.memberAssignment).flatMap(([t, ps]) => ps.map((p) => [t, p]))
+  })
+  await consumer.connect()
+  await consumer.subscribe({ topics: c.topics, fromBeginning: true })
+  await consumer.run({
+    autoCommit: false,
+    eachMessage: async ({ topic, partition, message }) => { member.records.push([topic, partition, Number(message.offset)]) }
+  })
+  members.set(c.member, member)
+  return {}
+}
+
+async function take (c) {
+  const member = members.get(c.member)
+  const deadline = Date.now() + c.timeout_ms
+  while (Date.now() < deadline && (c.count === 0 || member.records.length < c.count)) await pause(50)
+  const records = member.records.splice(0, c.count === 0 ? member.records.length : c.count)
+  for (const [t, p, o] of records) member.next.set(`${t} ${p}`, o + 1)
+  return { records, assigned: member.assigned }
+}
+
+async function commit (c) {
+  const { consumer, next } = members.get(c.member)
+  const offsets = [...next].map(([key, offset]) => [key.split(' ')[0], Number(key.split(' ')[1]), offset])
+  await consumer.commitOffsets(offsets.map(([topic, partition, offset]) => ({ topic, partition, offset: String(offset) })))
+  return { offsets }
+}
+
+async function leave (c) {
+  await members.get(c.member).consumer.disconnect()
+  members.delete(c.member)
+  return {}
+}
+
 const commands = {
+  join,
+  take,
+  commit,
+  leave,
   hello: async () => ({ client: 'kafkajs', version: require(`${modules}/kafkajs/package.json`).version, caps: { null_headers: false } }),
   produce,
-  consume: async () => ({ skip: 'kafkajs has only group consumers: needs consumer groups (next issue)' }),
+  consume: async () => ({ skip: 'kafkajs has only group consumers' }),
   offsets: async (c) => {
     const got = (await (await theAdmin()).fetchTopicOffsets(c.topic)).find((o) => o.partition === c.p)
     return { earliest: Number(got.low), latest: Number(got.high) }

@@ -6,7 +6,7 @@ from .client import Cluster
 
 _registered = []
 _names = itertools.count(1)
-MODULES = ["handshake", "frames", "produce", "idempotence", "fetch", "sessions", "offsets", "topics", "configs", "modes"]
+MODULES = ["handshake", "frames", "produce", "idempotence", "fetch", "sessions", "offsets", "topics", "configs", "groups", "consumer_groups", "modes"]
 
 
 def test(function=None, *, only=None):

@@ -65,7 +65,7 @@ class Reader:
 
 
 # A schema is a list of fields (name, kind, first version, last version). Kinds: FIXED's names, "uuid", "str", "bytes", a list
-# (= array of structs) or ("arr", kind). Null is accepted everywhere on the way in and written where the value is None.
+# (= array of structs), ("arr", kind), ("one", fields) or ("opt", fields), a struct that may be null (answers only). Null is accepted everywhere on the way in and written where the value is None.
 def _live(field, version):
     low = field[2] if len(field) > 2 else 0
     high = field[3] if len(field) > 3 else 99
@@ -111,6 +111,10 @@ def decode_value(reader, kind, version, flexible):
         if isinstance(kind, list):
             return [decode(reader, kind, version, flexible) for _ in range(n)]
         return [decode_value(reader, kind[1], version, flexible) for _ in range(n)]
+    if isinstance(kind, tuple):
+        if kind[0] == "opt" and reader.fixed("i8") < 0:
+            return None
+        return decode(reader, kind[1], version, flexible)
     if kind in FIXED:
         return reader.fixed(kind)
     if kind == "uuid":

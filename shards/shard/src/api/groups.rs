@@ -65,6 +65,8 @@ impl Shard {
             GroupRequest::ListGroups(request) => {
                 self.list_from(partitions).map(|p| (p, GroupRequest::ListGroups(request.clone()))).collect()
             }
+            // No group: every coordinator refuses it alike, as Kafka does before it looks for one.
+            request if has_no_group(&request) => vec![(self.any_coordinator().unwrap_or(0), request)],
             request => split(request, context.version, partitions),
         };
         let asks = split.into_iter().map(|(partition, request)| GroupAsk {
@@ -129,6 +131,18 @@ fn write(context: &RequestContext, response: &GroupResponse) -> Bytes {
         GroupResponse::DeleteGroups(response) => context.encode(response),
         GroupResponse::ConsumerGroupHeartbeat(response) => context.encode(response),
         GroupResponse::ConsumerGroupDescribe(response) => context.encode(response),
+    }
+}
+
+/// A request of a member that names no group. (Offsets may be kept under the empty name.)
+fn has_no_group(request: &GroupRequest) -> bool {
+    match request {
+        GroupRequest::JoinGroup(request) => request.group_id.as_str().is_empty(),
+        GroupRequest::SyncGroup(request) => request.group_id.as_str().is_empty(),
+        GroupRequest::Heartbeat(request) => request.group_id.as_str().is_empty(),
+        GroupRequest::LeaveGroup(request) => request.group_id.as_str().is_empty(),
+        GroupRequest::ConsumerGroupHeartbeat(request) => request.group_id.as_str().is_empty(),
+        _ => false,
     }
 }
 

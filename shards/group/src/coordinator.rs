@@ -18,6 +18,7 @@ use crate::offsets::Offsets;
 use crate::pending::PendingAppend;
 use crate::records::Record;
 use crate::request::{GroupRequest, GroupResponse, RequestContext, RequestToken, refusal};
+use crate::sabotage::Sabotage;
 use crate::timers::{TimerKey, Timers};
 use crate::topics::TopicsView;
 use pelton_model::GroupConfig;
@@ -71,6 +72,8 @@ pub struct Coordinator {
     pub(crate) pending: BTreeMap<u64, PendingAppend>,
     pub(crate) last_ticket: BTreeMap<String, u64>,
     pub(crate) next_ticket: u64,
+    #[cfg(feature = "sabotage")]
+    sabotage: Option<Sabotage>,
 }
 
 impl Coordinator {
@@ -87,13 +90,34 @@ impl Coordinator {
             pending: BTreeMap::new(),
             last_ticket: BTreeMap::new(),
             next_ticket: 0,
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
         }
+    }
+
+    /// Switches a fault on.
+    #[cfg(feature = "sabotage")]
+    pub fn set_sabotage(&mut self, sabotage: Option<Sabotage>) {
+        self.sabotage = sabotage;
+    }
+
+    /// Whether this fault is switched on; always false without the cargo feature `sabotage`.
+    pub(crate) fn sabotaged(&self, _fault: Sabotage) -> bool {
+        #[cfg(feature = "sabotage")]
+        return self.sabotage == Some(_fault);
+        #[cfg(not(feature = "sabotage"))]
+        false
     }
 
     /// Takes a record of the partition's log, in the log's order. Unknown kinds are skipped; an error names a record
     /// that cannot be read, and the caller decides whether to go on without it (Kafka logs it and does).
     pub fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), WireError> {
         if let Some(record) = Record::decode(key, value)? {
+            if self.sabotaged(Sabotage::SkipReplayedOffset)
+                && matches!(&record, Record::Offset { value: Some(value), .. } if value.offset % 8 == 7)
+            {
+                return Ok(());
+            }
             self.apply_loaded(record);
         }
         Ok(())

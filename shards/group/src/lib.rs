@@ -14,6 +14,7 @@ mod offsets;
 mod pending;
 pub mod records;
 mod request;
+mod sabotage;
 mod timers;
 mod topics;
 
@@ -26,6 +27,7 @@ pub use coordinator::Coordinator;
 pub use effect::{GroupEffect, Ticket};
 pub use pelton_model::{GroupConfig, MigrationPolicy};
 pub use request::{GroupRequest, GroupResponse, RequestContext, RequestToken, refusal};
+pub use sabotage::Sabotage;
 pub use topics::TopicsView;
 
 /// The partition of `__consumer_offsets` that a group's offsets belong to, and with it the group's coordinator

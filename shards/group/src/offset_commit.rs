@@ -12,6 +12,7 @@ use crate::coordinator::{Asker, Coordinator, Group, Turn};
 use crate::pending::{Then, Undo};
 use crate::records::{OffsetValue, Record};
 use crate::request::GroupResponse;
+use crate::sabotage::Sabotage;
 
 /// The first version that carries topic ids in place of names (KIP-848).
 const TOPIC_IDS_FROM: i16 = 10;
@@ -123,7 +124,9 @@ impl Coordinator {
             None if asker.version() >= 9 => Err(ErrorCode::GroupIdNotFound),
             None => Err(ErrorCode::IllegalGeneration),
             Some(Group::Classic(group)) => {
-                group.check_commit(member, instance, epoch)?;
+                if !self.sabotaged(Sabotage::SkipGenerationCheck) {
+                    group.check_commit(member, instance, epoch)?;
+                }
                 self.set_classic_session(id, member, turn);
                 Ok(())
             }

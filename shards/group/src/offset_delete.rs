@@ -11,6 +11,7 @@ use crate::coordinator::{Asker, Coordinator, Group, Turn};
 use crate::pending::{Then, Undo};
 use crate::records::{OffsetValue, Record};
 use crate::request::GroupResponse;
+use crate::sabotage::Sabotage;
 use crate::timers::TimerKey;
 
 /// Most tombstones of one append, so that a batch stays far below `max.message.bytes`.
@@ -106,6 +107,7 @@ impl Coordinator {
 
     fn expired_offsets(&self, id: &str, now_ms: i64) -> Vec<Record> {
         let expiry = match self.groups.get(id) {
+            Some(_) if self.sabotaged(Sabotage::ExpireLiveOffsets) => Expiry::SinceCommit,
             Some(Group::Classic(group)) => group.expiry(),
             Some(Group::Consumer(_)) => Expiry::Unsubscribed,
             None => Expiry::Never,

@@ -14,6 +14,7 @@ use pelton_wire::messages::{KafkaUuid, OffsetFetchRequestData, OffsetFetchRespon
 use crate::coordinator::{Asker, Coordinator, Group, Turn};
 use crate::records::OffsetValue;
 use crate::request::{GroupResponse, text};
+use crate::sabotage::Sabotage;
 
 /// The first version that asks for several groups (KIP-709).
 const GROUPS_FROM: i16 = 8;
@@ -132,6 +133,9 @@ impl Coordinator {
         let asked = as_groups(&request, version);
         let groups = asked.iter().map(|group| self.fetch_group(group, version, turn)).collect();
         let response = GroupResponse::OffsetFetch(as_response(groups, version));
+        if self.sabotaged(Sabotage::FetchBeforeDurable) {
+            return turn.answer(asker.token, response);
+        }
         let ids = asked.iter().map(|group| group.group_id.as_str());
         self.answer_durable(ids, asker.token, response, turn);
     }

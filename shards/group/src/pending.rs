@@ -9,6 +9,7 @@ use crate::coordinator::{Coordinator, Group, Turn};
 use crate::effect::{GroupEffect, Ticket};
 use crate::records::Record;
 use crate::request::{GroupResponse, RequestToken};
+use crate::sabotage::Sabotage;
 use crate::timers::TimerKey;
 
 /// How to take a change back. Nearly all are records: boxing them would only cost.
@@ -95,6 +96,9 @@ impl Coordinator {
         response: GroupResponse,
         turn: &mut Turn<'_>,
     ) {
+        if self.sabotaged(Sabotage::AnswerBeforeDurable) {
+            return turn.answer(token, response);
+        }
         let last = groups.into_iter().filter_map(|group| self.last_ticket.get(group)).max();
         match last.and_then(|ticket| self.pending.get_mut(ticket)) {
             Some(pending) => pending.answers.push((token, response)),

@@ -69,6 +69,8 @@ pub struct Groups {
     reads: BTreeMap<ReadToken, i32>,
     /// Appends not yet below the high watermark, of all coordinators.
     unsettled: usize,
+    #[cfg(feature = "sabotage")]
+    sabotage: Option<pelton_group::Sabotage>,
 }
 
 impl Groups {
@@ -84,6 +86,13 @@ impl Groups {
     /// True while something is appended that the high watermark has not passed.
     pub fn has_unsettled(&self) -> bool {
         self.unsettled > 0
+    }
+
+    /// Switches a fault on in all coordinators, those here and those to come.
+    #[cfg(feature = "sabotage")]
+    pub(crate) fn set_sabotage(&mut self, sabotage: Option<pelton_group::Sabotage>) {
+        self.sabotage = sabotage;
+        self.seats.values_mut().for_each(|seat| seat.coordinator.set_sabotage(sabotage));
     }
 
     fn note_deadline(&mut self, partition: i32) {
@@ -111,6 +120,11 @@ impl Shard {
     /// True if the coordinator of this partition is here.
     pub(crate) fn has_coordinator(&self, partition: i32) -> bool {
         self.groups.seats.contains_key(&partition)
+    }
+
+    /// The partition of one of the coordinators here.
+    pub(crate) fn any_coordinator(&self) -> Option<i32> {
+        self.groups.seats.keys().next().copied()
     }
 
     /// Asks coordinators on behalf of a client; `shape` encodes their answers, which come in the order of `asks`.

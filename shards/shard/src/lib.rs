@@ -21,6 +21,8 @@ mod metadata;
 mod partitions;
 mod producing;
 pub mod purgatory;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod shard;
 mod snapshot;
 mod upkeep;
@@ -29,4 +31,6 @@ pub use effect::{Effect, LogLevel, ReceiveMode, SendPart};
 pub use event::Event;
 pub use message::ShardMessage;
 pub use pelton_log::{DiskImage, RecoveryError, SegmentReader, disk};
+#[cfg(feature = "sabotage")]
+pub use sabotage::Sabotage;
 pub use shard::{Shard, StartError};

@@ -109,11 +109,14 @@ impl Shard {
         image: DiskImage,
         seed: u64,
         now: Now,
-        sabotage: Option<pelton_log::Sabotage>,
+        sabotage: Option<crate::Sabotage>,
         out: &mut Vec<Effect>,
     ) -> Result<Shard, StartError> {
-        let storage = StorageConfig { sabotage, ..storage_config(&config) };
-        Shard::with_storage(config, id, storage, image, seed, now, out)
+        let log = sabotage.and_then(crate::Sabotage::log);
+        let storage = StorageConfig { sabotage: log, ..storage_config(&config) };
+        let mut shard = Shard::with_storage(config, id, storage, image, seed, now, out)?;
+        shard.groups.set_sabotage(sabotage.and_then(crate::Sabotage::groups));
+        Ok(shard)
     }
 
     fn with_storage(

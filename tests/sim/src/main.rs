@@ -5,12 +5,15 @@
 
 mod client;
 mod disk;
+mod group_oracle;
+mod member;
 mod oracle;
+mod party;
 mod scenario;
 mod world;
 
-use pelton_log::Sabotage;
 use pelton_model::Prng;
+use pelton_shard::Sabotage;
 
 /// Seeds within which each sabotage must be caught.
 const SABOTAGE_SEEDS: u64 = 4000;
@@ -38,7 +41,7 @@ fn main() {
         seeds(start, count, &mut tally);
     }
     if let Some(name) = value("--sabotage") {
-        for fault in Sabotage::ALL {
+        for fault in Sabotage::all() {
             if name == "all" || name == fault.name() {
                 tally.count(&format!("sabotage {fault:?}"), caught(fault));
             }
@@ -68,6 +71,7 @@ impl Tally {
 
 fn seeds(start: u64, count: u64, tally: &mut Tally) {
     let (mut events, mut restarts, mut acknowledged, mut read, mut dropped) = (0, 0, 0, 0, 0);
+    let (mut commits, mut assignments) = (0, 0);
     for seed in start..start + count {
         let result = scenario::run(seed, false, None).map(|summary| {
             events += summary.events;
@@ -75,12 +79,14 @@ fn seeds(start: u64, count: u64, tally: &mut Tally) {
             acknowledged += summary.acknowledged;
             read += summary.read;
             dropped += summary.dropped;
+            commits += summary.commits;
+            assignments += summary.assignments;
         });
         tally.count(&format!("seed {seed} (again: pelton-sim --seed {seed} --trace)"), result);
     }
     println!(
         "{count} seeds: {events} events, {restarts} restarts, {acknowledged} records acknowledged, \
-         {dropped} dropped by retention, {read} read"
+         {dropped} dropped by retention, {read} read, {assignments} assignments, {commits} offsets committed"
     );
 }
 

@@ -1,11 +1,13 @@
 //! What happens in a run: topics, clients, ends of all kinds, and at last the judgement.
 
 use bytes::Bytes;
-use pelton_log::Sabotage;
+use pelton_log::Sabotage as LogSabotage;
+use pelton_shard::Sabotage;
 use pelton_wire::messages as m;
 
 use crate::client::{self, Role};
 use crate::disk::{Crash, Faults};
+use crate::party::Party;
 use crate::world::{Summary, World};
 
 /// Runs one seed.
@@ -13,6 +15,7 @@ pub fn run(seed: u64, trace: bool, sabotage: Option<Sabotage>) -> Result<Summary
     let mut world = World::new(seed, trace, sabotage);
     world.start()?;
     create(&mut world)?;
+    world.create_groups()?;
     let rounds = 2 + world.prng.below(4);
     for _ in 0..rounds {
         world.connect_clients();
@@ -23,12 +26,16 @@ pub fn run(seed: u64, trace: bool, sabotage: Option<Sabotage>) -> Result<Summary
         world.disk.faults = Faults::default();
         start_again(&mut world, sabotage)?;
     }
+    world.wait_for_expiry()?;
     finish(&mut world)?;
     judge(&mut world)?;
+    world.judge_groups()?;
     damage(&mut world, sabotage)?;
-    world.summary.acknowledged = world.oracle.acknowledged;
-    world.summary.read = world.oracle.read;
-    world.summary.dropped = world.oracle.dropped;
+    world.summary.acknowledged = world.judges.records.acknowledged;
+    world.summary.read = world.judges.records.read;
+    world.summary.dropped = world.judges.records.dropped;
+    world.summary.assignments = world.judges.groups.assignments;
+    world.summary.commits = world.judges.groups.commits;
     Ok(world.summary)
 }
 
@@ -39,14 +46,14 @@ fn create(world: &mut World) -> Result<(), String> {
     world.create_topic("sync", partitions, &[("segment.bytes", "1048576")])?;
     let flush = ["100", "9223372036854775807"][world.prng.below(2) as usize];
     world.create_topic("async", partitions, &[("flush.messages", flush), ("flush.ms", "200")])?;
-    world.oracle.lossy_topics.push("async".to_string());
+    world.judges.records.lossy_topics.push("async".to_string());
     create_expiring(world, partitions)?;
     for topic in ["sync", "async", "expiring"] {
         for shard in 0..shards {
             let mine: Vec<i32> = (0..partitions).filter(|partition| partition % shards == shard).collect();
             let goal = 20 + world.prng.below(150);
             // A lossy topic and a producer that goes on where it was do not go together after a power cut.
-            let role = if topic != "async" && !world.oracle.is_lossy(topic) {
+            let role = if topic != "async" && !world.judges.records.is_lossy(topic) {
                 Role::Idempotent
             } else {
                 Role::Plain
@@ -76,9 +83,9 @@ fn create_expiring(world: &mut World, partitions: i32) -> Result<(), String> {
     ];
     world.create_topic("expiring", partitions, &configs)?;
     let age_ms = if retention_bytes == "-1" { retention_ms.parse().unwrap_or(0) } else { -1 };
-    world.oracle.retained.insert("expiring".to_string(), age_ms);
+    world.judges.records.retained.insert("expiring".to_string(), age_ms);
     if lossy {
-        world.oracle.lossy_topics.push("expiring".to_string());
+        world.judges.records.lossy_topics.push("expiring".to_string());
     }
     Ok(())
 }
@@ -124,12 +131,12 @@ fn finish(world: &mut World) -> Result<(), String> {
     for _ in 0..20 {
         world.connect_clients();
         world.run_for(60_000)?;
-        if world.clients.iter().all(client::Client::is_done) {
+        if world.clients.iter().all(Party::is_done) {
             return Ok(());
         }
     }
-    let open: Vec<u32> =
-        world.clients.iter().filter(|client| !client.is_done()).map(|client| client.id).collect();
+    let open: Vec<String> =
+        world.clients.iter().filter(|client| !client.is_done()).map(Party::name).collect();
     Err(format!("clients {open:?} do not come to an end"))
 }
 
@@ -137,6 +144,7 @@ fn finish(world: &mut World) -> Result<(), String> {
 fn judge(world: &mut World) -> Result<(), String> {
     let mut all: Vec<(String, i32)> = Vec::new();
     for client in &world.clients {
+        let Party::Client(client) = client else { continue };
         for partition in &client.partitions {
             if !all.contains(&(client.topic.clone(), *partition)) {
                 all.push((client.topic.clone(), *partition));
@@ -147,21 +155,21 @@ fn judge(world: &mut World) -> Result<(), String> {
         let start = world.earliest(topic, *partition)?;
         let range = read_whole(world, topic, *partition, start)?;
         let now_ms = world.now().wall_ms;
-        world.oracle.judge(topic, *partition, range, now_ms)?;
+        world.judges.records.judge(topic, *partition, range, now_ms)?;
     }
     judge_expiry(world, &all)
 }
 
 /// With time, a topic whose records expire is empty.
 fn judge_expiry(world: &mut World, all: &[(String, i32)]) -> Result<(), String> {
-    let ages: Vec<i64> = world.oracle.retained.values().copied().collect();
+    let ages: Vec<i64> = world.judges.records.retained.values().copied().collect();
     if ages.iter().any(|age_ms| *age_ms < 0) {
         return Ok(());
     }
     let interval_ms = world.config().retention_check_interval_ms;
     world.pass((ages.iter().sum::<i64>() + 3 * interval_ms + 200) as u64)?;
     for (topic, partition) in all {
-        if !world.oracle.retained.contains_key(topic) {
+        if !world.judges.records.retained.contains_key(topic) {
             continue;
         }
         let start = world.earliest(topic, *partition)?;
@@ -182,7 +190,7 @@ fn read_whole(world: &mut World, topic: &str, partition: i32, start: i64) -> Res
         let answer: m::FetchResponseData = world.fetch_at_leader(partition, 11, &body)?;
         let data = answer.responses.first().and_then(|topic| topic.partitions.first());
         let data = data.ok_or("a fetch answer without its partition")?;
-        if data.error_code == 1 && world.oracle.retained.contains_key(topic) {
+        if data.error_code == 1 && world.judges.records.retained.contains_key(topic) {
             start = world.earliest(topic, partition)?;
             offset = start;
             continue;
@@ -192,7 +200,7 @@ fn read_whole(world: &mut World, topic: &str, partition: i32, start: i64) -> Res
         }
         start = start.max(data.log_start_offset);
         let records = data.records.clone().unwrap_or_else(Bytes::new);
-        let next = world.oracle.read(topic, partition, offset, data.high_watermark, &records)?;
+        let next = world.judges.records.read(topic, partition, offset, data.high_watermark, &records)?;
         if next == data.high_watermark {
             return Ok((start, next));
         }
@@ -213,7 +221,8 @@ fn read_whole(world: &mut World, topic: &str, partition: i32, start: i64) -> Res
 /// Damage of what was flushed must be noticed at the next start, or do no harm; it must never be cut away silently. Only
 /// the very last group may go, as a torn tail would: nothing behind it says that it was flushed.
 fn damage(world: &mut World, sabotage: Option<Sabotage>) -> Result<(), String> {
-    let of_damage = matches!(sabotage, Some(Sabotage::SkipFrameCrc | Sabotage::SkipTornCheck));
+    let of_damage =
+        matches!(sabotage, Some(Sabotage::Log(LogSabotage::SkipFrameCrc | LogSabotage::SkipTornCheck)));
     if !of_damage && (sabotage.is_some() || !world.prng.one_in(3)) {
         return Ok(());
     }

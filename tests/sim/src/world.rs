@@ -5,20 +5,21 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use pelton_log::Sabotage;
 use pelton_log::disk::{DiskDone, DiskEffect};
 use pelton_model::{BrokerConfig, ClusterId, ConnectionId, ListenerMode, Now, Prng, ShardId};
-use pelton_shard::{DiskImage, Effect, Event, ReceiveMode, Shard};
+use pelton_shard::{DiskImage, Effect, Event, ReceiveMode, Sabotage, Shard};
 use pelton_wire::api_key::ApiKey;
 use pelton_wire::crc::crc32c;
 use pelton_wire::messages::{self as m, KafkaString, decode_response, encode_request};
 
+mod groups;
 mod network;
 mod trace;
 
 use crate::client::{self, Client, Role};
 use crate::disk::{Crash, Disk, Operation};
-use crate::oracle::Oracle;
+use crate::member::Member;
+use crate::party::{Judges, Party};
 
 /// Wall clock at virtual time 0.
 const EPOCH_MS: i64 = 1_700_000_000_000;
@@ -82,6 +83,10 @@ pub struct Summary {
     pub read: u64,
     /// Records that retention let go.
     pub dropped: u64,
+    /// Assignments members of groups got.
+    pub assignments: u64,
+    /// Offsets committed and acknowledged.
+    pub commits: u64,
 }
 
 /// The simulation.
@@ -102,9 +107,9 @@ pub struct World {
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
     /// The clients.
-    pub clients: Vec<Client>,
-    /// The judge.
-    pub oracle: Oracle,
+    pub clients: Vec<Party>,
+    /// What must be true.
+    pub judges: Judges,
     admin_inbound: BytesMut,
     ready: usize,
     stopped: usize,
@@ -131,6 +136,9 @@ impl World {
             tail_bytes: 1 << (18 + prng.below(4)),
             retention_check_interval_ms: 1 + prng.below(50) as i64,
             initial_task_delay_ms: prng.below(50) as i64,
+            offsets_topic_partitions: i32::from(shards) * (1 + prng.below(2) as i32),
+            offsets_topic_segment_bytes: 1 << 20,
+            group: groups::config(&mut prng),
             ..BrokerConfig::defaults()
         };
         World {
@@ -148,7 +156,7 @@ impl World {
             connections: BTreeMap::new(),
             next_connection: CLIENTS,
             clients: Vec::new(),
-            oracle: Oracle::default(),
+            judges: Judges::default(),
             admin_inbound: BytesMut::new(),
             ready: 0,
             stopped: 0,
@@ -222,7 +230,7 @@ impl World {
         self.disk.crash(&mut self.prng, &in_flight, crash);
         self.after_end();
         if crash == Crash::PowerCut {
-            self.oracle.forget_lossy();
+            self.judges.records.forget_lossy();
         }
     }
 
@@ -258,7 +266,7 @@ impl World {
     /// Connects every client that is not: each to the shard that leads its partitions, or to any in single mode.
     pub fn connect_clients(&mut self) {
         for index in 0..self.clients.len() {
-            if self.clients[index].connected || self.clients[index].is_done() {
+            if self.clients[index].is_connected() || self.clients[index].is_done() {
                 continue;
             }
             let shard = self.client_shard(index);
@@ -275,8 +283,7 @@ impl World {
     fn client_shard(&mut self, index: usize) -> u16 {
         match self.config.mode {
             ListenerMode::Single => self.prng.below(u64::from(self.config.shards)) as u16,
-            // Placement hands partitions to shards in turn; `topics` gives each client those of one shard.
-            ListenerMode::Direct => (self.clients[index].partitions[0] as u16) % self.config.shards,
+            ListenerMode::Direct => self.clients[index].shard(self.config.shards),
         }
     }
 
@@ -298,7 +305,7 @@ impl World {
         self.admin_to(0, api_key, version, body)
     }
 
-    fn admin_to<Q: m::Message, A: m::Message>(
+    pub(crate) fn admin_to<Q: m::Message, A: m::Message>(
         &mut self,
         shard: u16,
         api_key: ApiKey,
@@ -535,6 +542,11 @@ impl World {
     /// Adds a client.
     pub fn add_client(&mut self, role: Role, topic: &str, partitions: Vec<i32>, goal: u64, acks: i16) {
         let id = self.clients.len() as u32;
-        self.clients.push(Client::new(id, role, topic, partitions, goal, acks));
+        self.clients.push(Party::Client(Client::new(id, role, topic, partitions, goal, acks)));
+    }
+
+    /// Adds a member of a group.
+    pub fn add_member(&mut self, member: Member) {
+        self.clients.push(Party::Member(member));
     }
 }

@@ -10,6 +10,7 @@ use crate::coordinator::{Coordinator, Group, Turn};
 use crate::pending::Then;
 use crate::records::Record;
 use crate::request::GroupResponse;
+use crate::sabotage::Sabotage;
 use crate::timers::TimerKey;
 
 impl Coordinator {
@@ -82,6 +83,7 @@ impl Coordinator {
     /// Ends the join phase: dynamic members that did not join are out, the others get the new generation.
     pub(crate) fn complete_join(&mut self, id: &str, turn: &mut Turn<'_>) {
         self.timers.cancel(&TimerKey::Join(id.to_string()));
+        let same_generation = self.sabotaged(Sabotage::SameGeneration);
         let Some(Group::Classic(group)) = self.groups.get_mut(id) else { return };
         for absent in group.absent_dynamic_members() {
             group.drop_member(&absent, turn);
@@ -93,7 +95,11 @@ impl Coordinator {
             self.timers.set(TimerKey::Join(id.to_string()), deadline_ns);
             return;
         }
+        let generation = group.generation;
         group.next_generation(turn.now.wall_ms);
+        if same_generation {
+            group.generation = generation.max(1);
+        }
         if group.state == ClassicState::Empty {
             // If this is lost, a restart finds the generation before, whose members then time out.
             let value = Some(group.to_record());

@@ -49,10 +49,8 @@ impl Shard {
                 self.blocked.push_back(Blocked::Group { partition, ticket, batch });
                 Ok(())
             }
-            Admission::Refused { text, .. } => {
-                self.log_error(out, format!("groups cannot be stored: {text}"));
-                Err(ErrorCode::KafkaStorageError)
-            }
+            // The log has said why, once.
+            Admission::Refused { .. } => Err(ErrorCode::KafkaStorageError),
         }
     }
 

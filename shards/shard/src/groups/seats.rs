@@ -42,7 +42,10 @@ impl Shard {
     }
 
     fn open_seat(&mut self, now: Now, partition: i32, slot: PartitionSlot, out: &mut Vec<Effect>) {
-        let coordinator = Coordinator::new(self.config.group.clone(), self.prng.next_u64());
+        #[cfg_attr(not(feature = "sabotage"), allow(unused_mut))]
+        let mut coordinator = Coordinator::new(self.config.group.clone(), self.prng.next_u64());
+        #[cfg(feature = "sabotage")]
+        coordinator.set_sabotage(self.groups.sabotage);
         let load_offset: Offset = self.storage.log_start_offset(slot);
         let is_empty = load_offset == self.storage.log_end_offset(slot);
         let seat = Seat {

@@ -53,8 +53,8 @@ impl World {
         match connection.client {
             None => self.admin_inbound.extend_from_slice(bytes),
             Some(index) => {
-                let World { clients, oracle, .. } = self;
-                clients[index].receive(bytes, oracle)?;
+                let World { clients, judges, .. } = self;
+                clients[index].receive(bytes, judges)?;
                 let delay = self.prng.below(2 * MS);
                 self.schedule(delay, Happening::ClientActs(index));
             }
@@ -64,11 +64,11 @@ impl World {
 
     pub(super) fn client_acts(&mut self, index: usize) {
         let now_ms = self.now().wall_ms;
-        let World { clients, prng, oracle, .. } = self;
-        clients[index].act(prng, now_ms, oracle);
+        let World { clients, prng, judges, .. } = self;
+        clients[index].act(prng, now_ms, judges);
         let id = self.connections.iter().find(|(_, c)| c.client == Some(index)).map(|(id, _)| *id);
         let Some(id) = id else { return };
-        let bytes = self.clients[index].outbound.split();
+        let bytes = self.clients[index].outbound().split();
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.outbound.extend_from_slice(&bytes);
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 const HELP: &str = "\
 pelton-bench load   --bootstrap H:P --case sync|tiny|bulk|paced [--seconds 5] [--warmup 2] [--rate REQUESTS/S] [--tails N]
+                    [--partitions N] [--conns N]
                     [--broker-pid PID] [--topic T] [--core 1] [-X topic.config=value]
 pelton-bench limits [--dir DIR]
 pelton-bench floor  --port P [--durable DEPTH --data FILE] [--spin-us 0]
@@ -35,6 +36,8 @@ const OPTIONS: &[&str] = &[
     "tansu",
     "cases",
     "tails",
+    "partitions",
+    "conns",
     "warmup",
     "broker-pid",
     "topic",
@@ -126,6 +129,8 @@ fn one_load(args: &Args) -> Outcome<()> {
     let mut case = load::case(args.required("case")?)?;
     case.rate = args.number("rate", case.rate)?;
     case.tails = args.number("tails", case.tails)?;
+    case.partitions = args.number("partitions", case.partitions)?;
+    case.conns = args.number("conns", case.conns)?;
     let measured = generator::run(&case, &plan)?;
     println!("{}", measured.json());
     eprintln!("{}", measured.line());

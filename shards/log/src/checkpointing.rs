@@ -3,24 +3,37 @@
 //!
 //! A checkpoint covers only segment bytes that have been synced, and is written only when every change its snapshots know
 //! is on stable storage. Journal space before its start is used again only when it is durable.
+//!
+//! It takes the partitions in over several turns. That is as good as one moment: its start was fixed before the first of
+//! them, so that the journal repeats what a partition did after it was taken in, and repeating what a partition taken in
+//! later knows already changes nothing. Only a segment that goes away meanwhile would be both listed and removed: then it
+//! begins anew.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use pelton_model::{Now, Offset};
 
 use crate::checkpoint::{Checkpoint, PartitionData};
-use crate::disk::{DiskEffect, DiskError};
+use crate::disk::{CheckpointFile, DiskEffect, DiskError};
 use crate::partition::PartitionLog;
 use crate::sabotage::Sabotage;
 use crate::storage::{Op, Phase, Storage};
 use crate::types::{Health, PartitionSlot, Progress, Snapshots};
 
+/// With more partitions than this a checkpoint is worth it only when it frees more of the journal.
+const MANY_PARTITIONS: usize = 1000;
+/// A checkpoint that has begun anew so often is made in one turn.
+const RESTARTS_MAX: u8 = 3;
 /// Index files written at once at a clean stop.
 const LAST_INDEXES_IN_FLIGHT: usize = 64;
 
 /// A checkpoint on its way.
 #[derive(Debug)]
 pub(crate) struct Underway {
-    checkpoint: Box<Checkpoint>,
+    checkpoint: Checkpoint,
+    /// The first partition not taken in yet; none: complete.
+    next: Option<usize>,
     start: (u64, u64),
     /// Written only when the journal is flushed up to here.
     gate: u64,
@@ -37,6 +50,12 @@ pub(crate) struct Checkpointing {
     pub incarnation: u64,
     /// Something changed that is in no journal entry.
     pub wanted: bool,
+    /// Segments have gone away since the one underway was begun.
+    pub disturbed: bool,
+    /// How often the one underway was begun anew.
+    pub restarts: u8,
+    /// When the next partitions are to be taken in, monotonic nanoseconds.
+    pub again_ns: Option<u64>,
     /// One at a time.
     pub underway: Option<Underway>,
 }
@@ -50,13 +69,22 @@ impl Checkpointing {
 
 impl Storage {
     /// Makes a checkpoint if it would free enough of the journal, or is wanted; writes the one that waits.
-    pub(crate) fn checkpoint_if_due(&mut self, snapshots: &dyn Snapshots, out: &mut Vec<DiskEffect>) {
+    pub(crate) fn checkpoint_if_due(
+        &mut self,
+        now: Now,
+        snapshots: &dyn Snapshots,
+        out: &mut Vec<DiskEffect>,
+    ) {
+        self.checkpointing.again_ns = None;
         if self.phase == Phase::Failed || self.retry_at_ns.is_some() {
             return;
         }
         if self.checkpointing.underway.is_none() && self.is_checkpoint_due() {
-            self.make_checkpoint(snapshots, false);
+            self.begin_checkpoint(false);
         }
+        self.take_partitions(snapshots);
+        let more = self.checkpointing.underway.as_ref().is_some_and(|underway| underway.next.is_some());
+        self.checkpointing.again_ns = more.then_some(now.monotonic_ns + 1);
         self.write_checkpoint(out);
     }
 
@@ -68,27 +96,19 @@ impl Storage {
         let freed = self.journal.freed_by(needed);
         let size = self.config.journal_bytes;
         let starved = self.is_starved() && freed > 0 && (freed >= size / 32 || self.lay_downs == 0);
-        self.checkpointing.wanted || freed >= size / 8 || starved
+        let share = if self.partitions.len() > MANY_PARTITIONS { 4 } else { 8 };
+        self.checkpointing.wanted || freed >= size / share || starved
     }
 
-    fn make_checkpoint(&mut self, snapshots: &dyn Snapshots, clean: bool) {
+    fn begin_checkpoint(&mut self, clean: bool) {
         self.checkpointing.wanted = false;
+        self.checkpointing.disturbed = false;
+        self.checkpointing.restarts = 0;
         let mut start = self.journal.first_needed();
         if self.config.sabotaged(Sabotage::CheckpointTooFar) {
             start = (self.journal.last_sealed() + 1, self.journal.head());
         }
         self.journal.incarnation = self.checkpointing.incarnation;
-        // What the snapshots know may still be on its way to the disk.
-        let recovering = self.phase == Phase::Recovering;
-        let gate = match self.journal.fits(0) {
-            true if !recovering => self.journal.last_sequence(),
-            _ => self.journal.last_sealed(),
-        };
-        self.journal.want_sync(gate);
-        let partitions = self.partitions.iter().enumerate().filter_map(|(slot, partition)| {
-            let partition = partition.as_ref()?;
-            Some(partition_data(partition, snapshots.partition(PartitionSlot(slot as u32))))
-        });
         let checkpoint = Checkpoint {
             generation: self.checkpointing.generation + 1,
             incarnation: self.checkpointing.incarnation,
@@ -96,12 +116,47 @@ impl Storage {
             start_position: start.1,
             durable_upto: 0,
             clean,
-            partitions: partitions.collect(),
-            doomed: self.doomed.to_data(),
-            metadata: snapshots.metadata(),
+            ..Checkpoint::default()
         };
-        let checkpoint = Box::new(checkpoint);
-        self.checkpointing.underway = Some(Underway { checkpoint, start, gate, clean, in_flight: false });
+        let underway = Underway { checkpoint, next: Some(0), start, gate: 0, clean, in_flight: false };
+        self.checkpointing.underway = Some(underway);
+    }
+
+    /// Takes the next partitions into the checkpoint underway, and with the last of them everything else.
+    fn take_partitions(&mut self, snapshots: &dyn Snapshots) {
+        let checkpointing = &mut self.checkpointing;
+        let Some(Underway { checkpoint, next, clean, .. }) = &mut checkpointing.underway else { return };
+        let Some(mut from) = *next else { return };
+        if std::mem::take(&mut checkpointing.disturbed) && from > 0 {
+            checkpoint.partitions.clear();
+            from = 0;
+            checkpointing.restarts += 1;
+        }
+        let recovering = self.phase == Phase::Recovering;
+        let at_once = recovering || *clean || checkpointing.restarts >= RESTARTS_MAX;
+        let count = if at_once { usize::MAX } else { self.config.checkpoint_partitions.max(1) };
+        let to = from.saturating_add(count).min(self.partitions.len());
+        for (slot, partition) in self.partitions[from..to].iter().enumerate() {
+            if let Some(partition) = partition {
+                let snapshot = snapshots.partition(PartitionSlot((from + slot) as u32));
+                checkpoint.partitions.push(partition_data(partition, snapshot));
+            }
+        }
+        *next = (to < self.partitions.len()).then_some(to);
+        if next.is_some() {
+            return;
+        }
+        checkpoint.doomed = self.doomed.to_data();
+        checkpoint.metadata = snapshots.metadata();
+        // What the snapshots know may still be on its way to the disk.
+        let gate = match self.journal.fits(0) {
+            true if !recovering => self.journal.last_sequence(),
+            _ => self.journal.last_sealed(),
+        };
+        self.journal.want_sync(gate);
+        if let Some(underway) = &mut self.checkpointing.underway {
+            underway.gate = gate;
+        }
     }
 
     fn write_checkpoint(&mut self, out: &mut Vec<DiskEffect>) {
@@ -112,15 +167,15 @@ impl Storage {
         let flushed = self.journal.flushed();
         let slot = ((self.checkpointing.generation + 1) % 2) as u8;
         let Some(underway) = &mut self.checkpointing.underway else { return };
-        if underway.in_flight || flushed < underway.gate.min(reachable) {
+        if underway.in_flight || underway.next.is_some() || flushed < underway.gate.min(reachable) {
             return;
         }
         underway.in_flight = true;
         // As of now: what the gate waited for counts. A partition that is not listed any more has its batches proven.
         underway.checkpoint.durable_upto = flushed;
-        let bytes = underway.checkpoint.encode();
+        let file = CheckpointFile::Checkpoint(Arc::new(std::mem::take(&mut underway.checkpoint)));
         let ticket = self.ticket(Op::Checkpoint);
-        out.push(DiskEffect::CheckpointWrite { ticket, slot, bytes });
+        out.push(DiskEffect::CheckpointWrite { ticket, slot, file });
     }
 
     pub(crate) fn handle_checkpoint(
@@ -195,7 +250,8 @@ impl Storage {
         }
         self.write_last_indexes(out);
         if self.last_indexes.as_ref().is_some_and(Vec::is_empty) && self.doomed.busy() == 0 {
-            self.make_checkpoint(snapshots, true);
+            self.begin_checkpoint(true);
+            self.take_partitions(snapshots);
             self.write_checkpoint(out);
         }
     }

@@ -1,7 +1,11 @@
 //! What the log asks of a disk, and what the disk answers: plain data, performed by the reactor or by the simulator.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use pelton_model::{Offset, PartitionKey};
+
+use crate::checkpoint::Checkpoint;
 
 /// Names one disk operation in flight; unique within a shard for the life of the process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -27,6 +31,36 @@ pub struct SegmentFile {
     pub kind: FileKind,
 }
 
+/// Bytes to append to a segment.
+#[derive(Clone, Debug)]
+pub struct SegmentPiece {
+    /// Where (created with its directory when missing).
+    pub file: SegmentFile,
+    /// The end of what is in it, bytes; no block boundary.
+    pub position: u64,
+    /// What follows, one after the other.
+    pub parts: Vec<Bytes>,
+}
+
+/// A checkpoint to be written; encoded by whoever writes it, for with many partitions that takes milliseconds.
+#[derive(Clone, Debug)]
+pub enum CheckpointFile {
+    /// Still to be encoded.
+    Checkpoint(Arc<Checkpoint>),
+    /// As bytes.
+    Bytes(Bytes),
+}
+
+impl CheckpointFile {
+    /// What the file is to hold.
+    pub fn bytes(&self) -> Bytes {
+        match self {
+            CheckpointFile::Checkpoint(checkpoint) => checkpoint.encode(),
+            CheckpointFile::Bytes(bytes) => bytes.clone(),
+        }
+    }
+}
+
 /// One disk operation. Operations in flight together may complete, and become durable, in any order.
 #[derive(Clone, Debug)]
 pub enum DiskEffect {
@@ -37,6 +71,9 @@ pub enum DiskEffect {
     JournalSync { ticket: Ticket },
     /// Write to a segment (created with its directory when missing); `position` and length are whole blocks.
     SegmentWrite { ticket: Ticket, file: SegmentFile, position: u64, bytes: Bytes },
+    /// Write to a segment (created with its directory when missing) parts that follow each other, and put what was written,
+    /// the file's length and its directory entry on stable storage. `position` and each length are whole blocks.
+    SegmentLay { ticket: Ticket, file: SegmentFile, position: u64, parts: Vec<Bytes> },
     /// Put every completed write of the file, its length and its directory entry on stable storage.
     SegmentSync { ticket: Ticket, file: SegmentFile },
     /// Read up to `length` bytes; fewer at the end of the file, none (not an error) if the file is missing.
@@ -45,8 +82,11 @@ pub enum DiskEffect {
     SegmentTruncate { ticket: Ticket, file: SegmentFile, length: u64 },
     /// Remove the file; missing is not an error. An empty partition directory goes with its last file.
     FileDelete { ticket: Ticket, file: SegmentFile },
-    /// Replace checkpoint slot 0 or 1 by `bytes` and sync it; the other slot is not touched.
-    CheckpointWrite { ticket: Ticket, slot: u8, bytes: Bytes },
+    /// Append every piece to its segment and put all of it, the files' lengths and their directory entries on stable
+    /// storage. Pieces are of different files, and no other write to these is in flight. A failure may leave any part.
+    SegmentsAppend { ticket: Ticket, pieces: Vec<SegmentPiece> },
+    /// Replace checkpoint slot 0 or 1 and sync it; the other slot is not touched.
+    CheckpointWrite { ticket: Ticket, slot: u8, file: CheckpointFile },
 }
 
 impl DiskEffect {
@@ -60,6 +100,8 @@ impl DiskEffect {
             | DiskEffect::SegmentRead { ticket, .. }
             | DiskEffect::SegmentTruncate { ticket, .. }
             | DiskEffect::FileDelete { ticket, .. }
+            | DiskEffect::SegmentLay { ticket, .. }
+            | DiskEffect::SegmentsAppend { ticket, .. }
             | DiskEffect::CheckpointWrite { ticket, .. } => *ticket,
         }
     }

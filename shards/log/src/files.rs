@@ -224,6 +224,7 @@ impl Storage {
         for segment in &partition.segments {
             self.doomed.add(slot, partition.key, segment.base_offset, due_ns, generation);
         }
+        self.checkpointing.disturbed = true;
         self.direct_left -= partition.direct_left;
         for batch in partition.tail.iter().skip(partition.first_unlaid()) {
             self.journal.batch_laid(batch.sequence, batch.direct.is_some());
@@ -264,6 +265,7 @@ impl Storage {
         let generation = self.checkpointing.next_to_be_made();
         for base_offset in gone {
             self.doomed.add(slot, key, base_offset, due_ns, generation);
+            self.checkpointing.disturbed = true;
         }
     }
 

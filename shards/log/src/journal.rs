@@ -6,7 +6,7 @@
 //! ```
 //! A group never straddles the end: if it does not fit before it, it goes to position 0.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use pelton_model::{LeaderEpoch, Offset, PartitionKey};
@@ -431,11 +431,16 @@ impl Journal {
         }
     }
 
-    /// Partitions of the oldest groups that are not wholly in segments; looks at `groups_max` groups at most.
-    pub fn oldest_unlaid(&mut self, groups_max: usize) -> BTreeSet<PartitionSlot> {
+    /// Groups that are not wholly in segments, oldest first.
+    pub fn unlaid_groups(&mut self) -> impl Iterator<Item = &Group> {
         let from = self.skip_laid();
-        let unlaid = self.groups.range(from..).filter(|group| group.unlaid > 0).take(groups_max);
-        unlaid.flat_map(|group| group.ends.iter().map(|(slot, _)| *slot)).collect()
+        self.groups.range(from..).filter(|group| group.unlaid > 0)
+    }
+
+    /// Bytes of journal that no checkpoint made now could free.
+    pub fn unlaid_span(&mut self) -> u64 {
+        let needed = self.first_needed();
+        self.used_bytes() - self.freed_by(needed).min(self.used_bytes())
     }
 
     /// Takes in a group found at recovery; its number precedes the next to be sealed.

@@ -1,13 +1,11 @@
-//! Lays batches down: moves them from a partition's tail to the end of its active segment with large writes, each
-//! followed by a sync. Only then are they in the segment as far as anyone else is told. Decides when; where they go was
-//! decided when they were sealed, so that a crash repeats it.
+//! Lays batches down: moves them from a partition's tail to the end of its active segment with large writes that come back
+//! when they are on stable storage. Only then are they in the segment as far as anyone else is told. Decides when; where
+//! they go was decided when they were sealed, so that a crash repeats it.
 //!
 //! The last block of a segment is usually unfinished: it is kept in memory and written again with the same bytes and more
 //! behind them, so that every write is whole blocks and no byte of log that was acknowledged ever changes. For the same
 //! reason only what is flushed is laid down, whatever the topic's durability; but a direct batch cannot be flushed before
 //! it is laid down, and takes what is before it along.
-
-use std::collections::VecDeque;
 
 use bytes::Bytes;
 use pelton_model::limits::BLOCK_BYTES;
@@ -21,14 +19,11 @@ use crate::segment::{BatchFact, Segment};
 use crate::storage::{Op, Phase, Storage};
 use crate::types::{Health, PartitionSlot, Progress};
 
-/// Groups looked at, from the oldest, when room is needed.
-const OLDEST_GROUPS: usize = 64;
-
 /// What the next write of a partition holds: a range of its tail, and whether a new segment begins with it.
-struct Plan {
-    from: usize,
-    to: usize,
-    roll: bool,
+pub(crate) struct Plan {
+    pub from: usize,
+    pub to: usize,
+    pub roll: bool,
 }
 
 impl Storage {
@@ -37,31 +32,29 @@ impl Storage {
         if self.phase == Phase::Failed || !self.recovery_synced || self.retry_at_ns.is_some() {
             return;
         }
-        if self.lay_downs >= self.config.lay_downs_in_flight.max(1) {
-            return;
-        }
-        let ready: Vec<PartitionSlot> = self.ready.iter().copied().collect();
-        for slot in ready {
-            self.start_lay_down(now, slot, out);
-        }
-        if self.needs_room() {
-            for slot in self.journal.oldest_unlaid(OLDEST_GROUPS) {
+        if !self.ready.is_empty() && self.lay_downs < self.config.lay_downs_in_flight.max(1) {
+            let ready: Vec<PartitionSlot> = self.ready.iter().copied().collect();
+            for slot in ready {
                 self.start_lay_down(now, slot, out);
             }
         }
+        let may_start = !self.round_in_flight && self.lay_downs < self.config.lay_downs_in_flight.max(1);
+        if may_start && self.needs_room() {
+            self.lay_oldest(now, out);
+        }
     }
 
-    fn needs_room(&self) -> bool {
+    fn needs_room(&mut self) -> bool {
         self.phase == Phase::Recovering
             || self.stopping
             || self.is_starved()
-            || self.journal.used_bytes() > self.config.journal_bytes / 2
+            || self.journal.unlaid_span() > self.config.journal_bytes / 2
             || self.journal.pinned_bytes() > self.config.tail_bytes / 2
             // Memory is given back in order: one small batch may hold up many direct ones, which fill no journal.
             || self.journal.resident_bytes() > self.config.tail_bytes
     }
 
-    fn start_lay_down(&mut self, now: Now, slot: PartitionSlot, out: &mut Vec<DiskEffect>) {
+    pub(crate) fn start_lay_down(&mut self, now: Now, slot: PartitionSlot, out: &mut Vec<DiskEffect>) {
         if self.lay_downs >= self.config.lay_downs_in_flight.max(1) {
             return;
         }
@@ -99,18 +92,24 @@ impl Storage {
         let batches: Vec<TailBatch> = partition.tail.range(plan.from..plan.to).cloned().collect();
         let behind = partition.bytes_behind(plan.to, BLOCK_BYTES);
         let spoil = self.config.sabotaged(Sabotage::ReuseBufferEarly);
-        let (mut writes, partial) = writes_of(position, partial, &batches, &behind, spoil);
-        let Some((position, bytes)) = writes.pop_front() else { return };
+        let (parts, partial) = parts_of(partial, &batches, &behind, spoil);
         if let Some(partition) = self.partition_mut(slot) {
             let laid = |batch: &TailBatch| (batch.fact, batch.sequence, batch.direct.is_some());
-            partition.laying = Some(Laying { batches: batches.iter().map(laid).collect(), writes, partial });
+            let batches = batches.iter().map(laid).collect();
+            partition.laying = Some(Laying { batches, partial: Some(partial) });
         }
-        let ticket = self.ticket(Op::LayWrite(slot, base));
-        out.push(DiskEffect::SegmentWrite { ticket, file, position, bytes });
+        let ticket = self.ticket(Op::Lay(slot, base));
+        out.push(DiskEffect::SegmentLay { ticket, file, position, parts });
     }
 
     /// Ends the active segment, if there is one, and begins the next at the plan's first batch.
-    fn begin_segment(&mut self, now: Now, slot: PartitionSlot, plan: &Plan, out: &mut Vec<DiskEffect>) {
+    pub(crate) fn begin_segment(
+        &mut self,
+        now: Now,
+        slot: PartitionSlot,
+        plan: &Plan,
+        out: &mut Vec<DiskEffect>,
+    ) {
         let Some(partition) = self.partition_mut(slot) else { return };
         let Some(first) = partition.tail.get(plan.from).map(|batch| batch.fact.base_offset) else { return };
         let sealed = partition.segments.last().map(|segment| segment.base_offset);
@@ -153,41 +152,7 @@ impl Storage {
         }
     }
 
-    pub(crate) fn handle_lay_write(
-        &mut self,
-        now: Now,
-        slot: PartitionSlot,
-        base: Offset,
-        result: Result<Bytes, DiskError>,
-        out: &mut Vec<DiskEffect>,
-    ) {
-        let mut next = None;
-        let file = self.partition_mut(slot).and_then(|p| {
-            next = p.laying.as_mut().and_then(|laying| laying.writes.pop_front());
-            p.segments.last().map(|active| active.file(p.key, FileKind::Log))
-        });
-        match (result, file) {
-            (Ok(_), Some(file)) if next.is_some() => {
-                let ticket = self.ticket(Op::LayWrite(slot, base));
-                out.extend(next.map(|(position, bytes)| DiskEffect::SegmentWrite {
-                    ticket,
-                    file,
-                    position,
-                    bytes,
-                }));
-            }
-            (Ok(_), Some(file)) => {
-                let ticket = self.ticket(Op::LaySync(slot, base));
-                out.push(DiskEffect::SegmentSync { ticket, file });
-            }
-            (Ok(_), None) => {
-                self.end_lay_down(slot, base);
-            }
-            (Err(error), _) => self.abandon_lay_down(now, (slot, base), "a write to a segment", &error),
-        }
-    }
-
-    pub(crate) fn handle_lay_sync(
+    pub(crate) fn handle_lay(
         &mut self,
         now: Now,
         slot: PartitionSlot,
@@ -196,9 +161,14 @@ impl Storage {
         progress: &mut Progress,
     ) {
         if let Err(error) = result {
-            return self.abandon_lay_down(now, (slot, base), "a flush of a segment", &error);
+            return self.abandon_lay_down(now, (slot, base), "a write to a segment", &error);
         }
         self.end_lay_down(slot, base);
+        self.finish_lay_down(now, slot, progress);
+    }
+
+    /// What was on its way to a partition's segment is there, on stable storage.
+    pub(crate) fn finish_lay_down(&mut self, now: Now, slot: PartitionSlot, progress: &mut Progress) {
         let lay_down_bytes = self.config.lay_down_bytes as u64;
         let Some(partition) = self.partition_mut(slot) else { return };
         let Some(laying) = partition.laying.take() else { return };
@@ -206,7 +176,7 @@ impl Storage {
             settle(partition, fact);
             partition.direct_left -= usize::from(*direct);
         }
-        partition.partial = Some(laying.partial);
+        partition.partial = laying.partial;
         let (direct_left, removed_at_ns) = (partition.direct_left, partition.removed_at_ns);
         if partition.unlaid_bytes < lay_down_bytes && direct_left == 0 {
             self.ready.remove(&slot);
@@ -250,7 +220,7 @@ impl Storage {
 
 /// Chooses what is laid down next: stable batches, and all up to the last direct one, up to the size of a write, the end of
 /// the segment, or both.
-fn plan(partition: &PartitionLog, stable: u64, write_bytes: u64) -> Option<Plan> {
+pub(crate) fn plan(partition: &PartitionLog, stable: u64, write_bytes: u64) -> Option<Plan> {
     let from = partition.first_unlaid();
     let (mut to, mut length, mut roll) = (from, 0, false);
     let mut direct_left = partition.direct_left;
@@ -275,16 +245,16 @@ fn plan(partition: &PartitionLog, stable: u64, write_bytes: u64) -> Option<Plan>
     (to > from).then_some(Plan { from, to, roll })
 }
 
-/// The writes that bring batches behind the unfinished block `partial` at `position`, to be made one after the other, and
-/// the block then unfinished. A direct batch was prepared when it was sealed, the others are copied together.
-fn writes_of(
-    mut position: u64,
+/// The write that brings batches behind the unfinished block `partial`, in parts that follow each other, and the block then
+/// unfinished. A direct batch was prepared when it was sealed, the others are copied together. Where a part leaves a block
+/// unfinished the next one begins with that block.
+fn parts_of(
     mut partial: Vec<u8>,
     batches: &[TailBatch],
     behind: &[u8],
     spoil: bool,
-) -> (VecDeque<(u64, Bytes)>, Vec<u8>) {
-    let mut writes = VecDeque::new();
+) -> (Vec<Bytes>, Vec<u8>) {
+    let mut parts: Vec<Bytes> = Vec::new();
     let mut rest = batches;
     while !rest.is_empty() {
         let image = image_of(&rest[0], partial.len()).filter(|_| !spoil);
@@ -292,8 +262,6 @@ fn writes_of(
             Some(_) => 1,
             None => rest.iter().skip(1).take_while(|batch| batch.prepared().is_none()).count() + 1,
         };
-        let length: u64 = rest[..count].iter().map(|batch| batch.fact.length).sum();
-        let end = position + partial.len() as u64 + length;
         let (bytes, unfinished) = match image {
             Some(image) => image,
             // A direct batch that recovery found behind the last of these must not be overwritten by zeros, or a second
@@ -301,11 +269,16 @@ fn writes_of(
             None if count == rest.len() => write_of(&partial, rest, behind, spoil),
             None => write_of(&partial, &rest[..count], &[], spoil),
         };
-        writes.push_back((position, bytes));
+        if !partial.is_empty()
+            && let Some(last) = parts.last_mut()
+        {
+            last.truncate(last.len() - BLOCK_BYTES);
+        }
+        parts.push(bytes);
         (partial, rest) = (unfinished, &rest[count..]);
-        position = end - partial.len() as u64;
     }
-    (writes, partial)
+    parts.retain(|part| !part.is_empty());
+    (parts, partial)
 }
 
 /// The write of a direct batch as it was prepared, if that was for this place; and the block then unfinished.

@@ -13,6 +13,7 @@ mod index_load;
 mod jobs;
 mod journal;
 mod lay_down;
+mod lay_round;
 mod lookup;
 mod partition;
 mod read;

@@ -53,10 +53,8 @@ pub struct Direct {
 pub struct Laying {
     /// The batches in it, their groups, and whether these wait for them.
     pub batches: Vec<(BatchFact, u64, bool)>,
-    /// Writes still to be made, one after the other: they share blocks.
-    pub writes: VecDeque<(u64, Bytes)>,
-    /// What will be the last, unfinished block.
-    pub partial: Vec<u8>,
+    /// What will be the last, unfinished block; none = on disk only.
+    pub partial: Option<Vec<u8>>,
 }
 
 /// Where a reader stopped: the next one begins there without a search.

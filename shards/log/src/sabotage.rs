@@ -29,13 +29,15 @@ pub enum Sabotage {
     RetentionTooEager,
     /// Files of dropped segments go before a checkpoint that does not list them is durable.
     DeleteBeforeCheckpoint,
+    /// Counts a round of small pieces as laid down when it has only been started.
+    RoundNotAwaited,
     /// Recovery believes a header in the journal without looking for the batch in the segment.
     DirectNotVerified,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Sabotage; 14] = [
+    pub const ALL: [Sabotage; 15] = [
         Sabotage::AckBeforeFlush,
         Sabotage::CutAtWrongPlace,
         Sabotage::SkipFrameCrc,
@@ -50,6 +52,7 @@ impl Sabotage {
         Sabotage::DirectNotVerified,
         Sabotage::RetentionTooEager,
         Sabotage::DeleteBeforeCheckpoint,
+        Sabotage::RoundNotAwaited,
     ];
 
     /// Its name on the command line.
@@ -69,6 +72,7 @@ impl Sabotage {
             Sabotage::DirectNotVerified => "direct-not-verified",
             Sabotage::RetentionTooEager => "retention-too-eager",
             Sabotage::DeleteBeforeCheckpoint => "delete-before-checkpoint",
+            Sabotage::RoundNotAwaited => "round-not-awaited",
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::frame::{EntryKind, NO_PARTITION};
 use crate::index_load::IndexLoad;
 use crate::jobs::Job;
 use crate::journal::{Journal, Pending};
+use crate::lay_round::Round;
 use crate::partition::PartitionLog;
 use crate::types::*;
 
@@ -31,9 +32,9 @@ pub(crate) enum Op {
     },
     /// Of what an earlier life wrote.
     RecoverySync,
-    LayWrite(PartitionSlot, Offset),
-    LaySync(PartitionSlot, Offset),
+    Lay(PartitionSlot, Offset),
     LayPartial(PartitionSlot, Offset),
+    LayRound(Round),
     Checkpoint,
     Truncate(PartitionSlot, Offset),
     IndexWrite(PartitionSlot, Offset),
@@ -75,6 +76,7 @@ pub struct Storage {
     /// Partitions with enough to lay down.
     pub(crate) ready: BTreeSet<PartitionSlot>,
     pub(crate) lay_downs: usize,
+    pub(crate) round_in_flight: bool,
     /// Batches that go straight to segments and are not there yet.
     pub(crate) direct_left: usize,
     pub(crate) checkpointing: Checkpointing,
@@ -126,6 +128,7 @@ impl Storage {
             recovery_synced: true,
             ready: BTreeSet::new(),
             lay_downs: 0,
+            round_in_flight: false,
             direct_left: 0,
             checkpointing,
             doomed: Doomed::default(),
@@ -349,7 +352,7 @@ impl Storage {
         self.evict_tail();
         self.start_lay_downs(now, out);
         self.delete_doomed(now, out);
-        self.checkpoint_if_due(snapshots, out);
+        self.checkpoint_if_due(now, snapshots, out);
         // Last, since everything above may want a flush, and nothing else may call for another turn.
         self.sync_journal(now, out);
         if self.stopping {
@@ -376,7 +379,8 @@ impl Storage {
                     || self.retry_at_ns.is_some();
                 let doomed_ns = self.doomed.due_ns(checkpoint_comes).filter(|_| !self.stopping);
                 let flush_due_ns = if busy { None } else { self.journal.flush_due_ns() };
-                [self.retry_at_ns, doomed_ns, flush_due_ns].into_iter().flatten().min()
+                let again_ns = self.checkpointing.again_ns;
+                [self.retry_at_ns, doomed_ns, flush_due_ns, again_ns].into_iter().flatten().min()
             }
         }
     }
@@ -390,9 +394,9 @@ impl Storage {
             }
             Op::RecoverySync => self.handle_recovery_sync(done.result),
             Op::JournalSync { covers } => self.handle_journal_sync(covers, done.result, progress),
-            Op::LayWrite(slot, base) => self.handle_lay_write(now, slot, base, done.result, out),
-            Op::LaySync(slot, base) => self.handle_lay_sync(now, slot, base, done.result, progress),
+            Op::Lay(slot, base) => self.handle_lay(now, slot, base, done.result, progress),
             Op::LayPartial(slot, base) => self.handle_lay_partial(now, slot, base, done.result, out),
+            Op::LayRound(round) => self.handle_round(now, round, done.result, progress),
             Op::Checkpoint => self.handle_checkpoint(now, done.result, progress),
             Op::Truncate(slot, base) => self.handle_truncate(slot, base, out),
             Op::IndexWrite(slot, base) => self.handle_index_write(slot, base, done.result, out),

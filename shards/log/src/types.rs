@@ -40,6 +40,8 @@ pub struct StorageConfig {
     pub lay_down_write_bytes: usize,
     /// Partitions being laid down at once.
     pub lay_downs_in_flight: usize,
+    /// Partitions a checkpoint takes in per turn: with very many of them one turn would hold everything up.
+    pub checkpoint_partitions: usize,
     /// Memory of the indexes of sealed segments, bytes.
     pub index_bytes: usize,
     /// Piece in which a segment without index is read, bytes.
@@ -66,14 +68,15 @@ impl StorageConfig {
 impl Default for StorageConfig {
     fn default() -> StorageConfig {
         StorageConfig {
-            journal_bytes: 64 << 20,
+            journal_bytes: 128 << 20,
             writes_in_flight: 2,
-            tail_bytes: 64 << 20,
+            tail_bytes: 128 << 20,
             group_bytes: 4 << 20,
             direct_bytes: 256 << 10,
             lay_down_bytes: 1 << 20,
             lay_down_write_bytes: 4 << 20,
             lay_downs_in_flight: 16,
+            checkpoint_partitions: 256,
             index_bytes: 16 << 20,
             rebuild_read_bytes: 1 << 20,
             unpack_bytes_max: 128 << 20,

@@ -20,6 +20,9 @@ use crate::pieces::PieceKey;
 use crate::ring::Ring;
 use crate::slab::Slab;
 
+/// Niceness of the pool's threads.
+const BACKGROUND_NICE: i32 = 10;
+
 /// Results of work done by the blocking pool, and how much of it is still out.
 #[derive(Default)]
 pub struct Background {
@@ -29,6 +32,12 @@ pub struct Background {
     pub running: usize,
     /// Handed to the executor, not yet to the pool.
     pub unstarted: Rc<Cell<usize>>,
+}
+
+/// Makes the calling thread give way to the shards: what the pool does nobody waits for.
+fn stand_back() {
+    // SAFETY: a plain system call; 0 is the calling thread. A refusal changes nothing but the order of work.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, BACKGROUND_NICE) };
 }
 
 /// See the module.
@@ -96,6 +105,7 @@ impl Context {
         glommio::spawn_local(async move {
             // The result goes straight to the shard, which may be asleep in its ring, not by way of the executor.
             let job = glommio::executor().spawn_blocking(move || {
+                stand_back();
                 done.push(DiskDone { ticket, result: work() });
                 crate::mailbox::ring_bell(&bell);
             });

@@ -334,6 +334,8 @@ impl<C: Core> Driver<C> {
         if let DiskEffect::JournalWrite { ticket, .. }
         | DiskEffect::JournalSync { ticket }
         | DiskEffect::SegmentWrite { ticket, .. }
+        | DiskEffect::SegmentLay { ticket, .. }
+        | DiskEffect::SegmentsAppend { ticket, .. }
         | DiskEffect::SegmentSync { ticket, .. } = &effect
         {
             context.writes.push(*ticket);
@@ -345,6 +347,9 @@ impl<C: Core> Driver<C> {
             DiskEffect::JournalSync { ticket } => journal.sync(context, ticket),
             DiskEffect::SegmentWrite { ticket, file, position, bytes } => {
                 segments.write(context, ticket, file, position, bytes);
+            }
+            DiskEffect::SegmentLay { ticket, file, position, parts } => {
+                segments.lay(context, ticket, file, position, parts);
             }
             DiskEffect::SegmentSync { ticket, file } => segments.sync(context, ticket, file),
             DiskEffect::SegmentRead { ticket, file, position, length } => {
@@ -358,8 +363,9 @@ impl<C: Core> Driver<C> {
                 self.sockets.pieces.forget(file);
                 segments.delete(context, ticket, file);
             }
-            DiskEffect::CheckpointWrite { ticket, slot, bytes } => {
-                journal.write_checkpoint(context, ticket, slot, bytes);
+            DiskEffect::SegmentsAppend { ticket, pieces } => segments.append(context, ticket, pieces),
+            DiskEffect::CheckpointWrite { ticket, slot, file } => {
+                journal.write_checkpoint(context, ticket, slot, file);
             }
         }
     }

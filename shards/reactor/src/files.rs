@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use io_uring::{opcode, squeue, types};
@@ -95,7 +96,7 @@ pub enum Lookup {
 /// The open files of a shard.
 pub struct Files {
     root_path: PathBuf,
-    root: std::fs::File,
+    root: Arc<std::fs::File>,
     entries: BTreeMap<Key, Entry>,
     closing: Rc<RefCell<Vec<RawFd>>>,
     clock: u64,
@@ -120,7 +121,8 @@ pub fn disk_error(what: &str, path: &Path, errno: i32) -> DiskError {
     DiskError { no_space, text: format!("{what} {}: {cause}; {remedy}", path.display()) }
 }
 
-fn path_under(root_path: &Path, file: SegmentFile) -> PathBuf {
+/// A file's path under the directory that holds the partitions' directories.
+pub fn path_under(root_path: &Path, file: SegmentFile) -> PathBuf {
     let extension = match file.kind {
         FileKind::Log => "log",
         FileKind::Index => "index",
@@ -155,7 +157,7 @@ impl Files {
         let root = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(&root_path)?;
         Ok(Files {
             root_path,
-            root,
+            root: Arc::new(root),
             entries: BTreeMap::new(),
             closing: Rc::new(RefCell::new(Vec::new())),
             clock: 0,
@@ -167,6 +169,11 @@ impl Files {
     /// The descriptor of the directory that holds the partitions' directories.
     pub fn root_fd(&self) -> RawFd {
         self.root.as_raw_fd()
+    }
+
+    /// That directory, for work elsewhere: its path and itself.
+    pub fn root(&self) -> (PathBuf, Arc<std::fs::File>) {
+        (self.root_path.clone(), self.root.clone())
     }
 
     /// A partition's directory.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use io_uring::{opcode, types};
 use pelton_model::AlignedBuffer;
 use pelton_model::limits::BLOCK_BYTES;
-use pelton_shard::disk::{DiskError, Ticket};
+use pelton_shard::disk::{CheckpointFile, DiskError, Ticket};
 use pelton_shard::{DiskImage, SegmentReader};
 
 use crate::context::Context;
@@ -198,10 +198,17 @@ impl Journal {
     }
 
     /// Replaces a checkpoint slot. The other slot stays valid throughout, so a torn one costs nothing: its checksum fails.
-    pub fn write_checkpoint(&mut self, context: &mut Context, ticket: Ticket, slot: u8, bytes: Bytes) {
+    pub fn write_checkpoint(
+        &mut self,
+        context: &mut Context,
+        ticket: Ticket,
+        slot: u8,
+        file: CheckpointFile,
+    ) {
         let (path, directory) = (self.checkpoint_path(slot), self.directory.clone());
         context.spawn_blocking(ticket, move || {
             let replace = || -> io::Result<()> {
+                let bytes = file.bytes();
                 let mut file = fs::File::create(&path)?;
                 file.write_all(&bytes)?;
                 file.sync_all()?;

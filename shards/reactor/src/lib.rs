@@ -4,6 +4,7 @@
 //! Decides nothing about records: what to write, answer or close is the shard's word. Nothing here may block a shard's
 //! thread (DESIGN section 3). `unsafe` is allowed, each block says why it is sound.
 
+mod append;
 mod buffers;
 mod clock;
 mod context;

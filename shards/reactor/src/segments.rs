@@ -10,8 +10,9 @@ use bytes::Bytes;
 use io_uring::{opcode, squeue, types};
 use pelton_model::AlignedBuffer;
 use pelton_model::limits::BLOCK_BYTES;
-use pelton_shard::disk::{DiskError, SegmentFile, Ticket};
+use pelton_shard::disk::{DiskError, SegmentFile, SegmentPiece, Ticket};
 
+use crate::append::append_all;
 use crate::buffers::{FrameBuffer, FramePool};
 use crate::context::Context;
 use crate::files::{File, Files, Key, Lookup, Mode, Opened, Waiter, c_path, disk_error};
@@ -29,14 +30,63 @@ pub struct SegmentJob {
 }
 
 enum Step {
-    Write { open: Option<Rc<File>>, position: u64, bytes: Bytes, done: usize },
-    Read { open: Option<Rc<File>>, position: u64, buffer: FrameBuffer },
-    SyncFile { open: Option<Rc<File>> },
-    OpenDirectory { path: CString },
-    SyncDirectory { directory: OwnedFd },
+    Write {
+        open: Option<Rc<File>>,
+        position: u64,
+        bytes: Bytes,
+        done: usize,
+    },
+    /// A write that is on stable storage when it is done.
+    Lay {
+        open: Option<Rc<File>>,
+        position: u64,
+        parts: Vec<Bytes>,
+        pieces: Vec<libc::iovec>,
+        done: usize,
+    },
+    Read {
+        open: Option<Rc<File>>,
+        position: u64,
+        buffer: FrameBuffer,
+    },
+    SyncFile {
+        open: Option<Rc<File>>,
+    },
+    OpenDirectory {
+        path: CString,
+    },
+    SyncDirectory {
+        directory: OwnedFd,
+    },
     SyncRoot,
-    Unlink { path: CString },
-    RemoveDirectory { path: CString },
+    Unlink {
+        path: CString,
+    },
+    RemoveDirectory {
+        path: CString,
+    },
+}
+
+/// Pieces of one vectored write.
+const PIECES_MAX: usize = 1024;
+
+/// What is left of `parts` behind `done` bytes, as the kernel wants it told.
+fn pieces_behind(parts: &[Bytes], mut done: usize, into: &mut Vec<libc::iovec>) {
+    into.clear();
+    let mut room = PIECE_BYTES_MAX;
+    for part in parts {
+        let from = done.min(part.len());
+        done -= from;
+        let rest = &part[from..];
+        let length = rest.len().min(room);
+        if length > 0 && into.len() < PIECES_MAX {
+            into.push(libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: length });
+            room -= length;
+        }
+        if length < rest.len() {
+            return;
+        }
+    }
 }
 
 /// The bytes, at a memory address O_DIRECT accepts; copied only if they are not.
@@ -81,6 +131,27 @@ impl Segments {
         self.next(context, SegmentJob { ticket, file, step });
     }
 
+    /// Writes parts that follow each other, whole blocks each, and puts them on stable storage, with the file's name if that
+    /// is new.
+    pub fn lay(
+        &mut self,
+        context: &mut Context,
+        ticket: Ticket,
+        file: SegmentFile,
+        position: u64,
+        parts: Vec<Bytes>,
+    ) {
+        let total: usize = parts.iter().map(Bytes::len).sum();
+        let whole = |part: &Bytes| part.len().is_multiple_of(BLOCK_BYTES) && !part.is_empty();
+        if !position.is_multiple_of(BLOCK_BYTES as u64) || !parts.iter().all(whole) || total == 0 {
+            let text = format!("segment write of {total} bytes at {position} is not whole blocks");
+            return context.disk_done(ticket, Err(DiskError { no_space: false, text }));
+        }
+        let parts = parts.into_iter().map(aligned).collect();
+        let step = Step::Lay { open: None, position, parts, pieces: Vec::new(), done: 0 };
+        self.next(context, SegmentJob { ticket, file, step });
+    }
+
     /// Reads up to `length` bytes.
     pub fn read(
         &mut self,
@@ -97,6 +168,15 @@ impl Segments {
     /// Puts a file's writes and its name on stable storage.
     pub fn sync(&mut self, context: &mut Context, ticket: Ticket, file: SegmentFile) {
         self.next(context, SegmentJob { ticket, file, step: Step::SyncFile { open: None } });
+    }
+
+    /// Appends to many files and puts all of it, with the files' names, on stable storage.
+    pub fn append(&mut self, context: &mut Context, ticket: Ticket, pieces: Vec<SegmentPiece>) {
+        let (path, root) = self.files.root();
+        let bytes: usize = pieces.iter().flat_map(|piece| &piece.parts).map(Bytes::len).sum();
+        meter::add(&context.meter.segment_writes, pieces.len() as u64);
+        meter::add(&context.meter.segment_bytes, bytes as u64);
+        context.spawn_blocking(ticket, move || append_all(&path, &root, &pieces).map(|()| Bytes::new()));
     }
 
     /// Cuts a file and syncs it.
@@ -137,7 +217,7 @@ impl Segments {
     /// Starts the job's next ring operation.
     fn next(&mut self, context: &mut Context, mut job: SegmentJob) {
         let entry = match &mut job.step {
-            Step::Write { open: None, .. } | Step::SyncFile { open: None } => {
+            Step::Write { open: None, .. } | Step::Lay { open: None, .. } | Step::SyncFile { open: None } => {
                 return self.with_file(context, job, Mode::Write);
             }
             Step::Read { open: None, .. } => return self.with_file(context, job, Mode::Read),
@@ -146,6 +226,13 @@ impl Segments {
                 let length = rest.len().min(PIECE_BYTES_MAX) as u32;
                 opcode::Write::new(types::Fd(open.fd()), rest.as_ptr(), length)
                     .offset(*position + *done as u64)
+                    .build()
+            }
+            Step::Lay { open: Some(open), position, parts, pieces, done } => {
+                pieces_behind(parts, *done, pieces);
+                opcode::Writev::new(types::Fd(open.fd()), pieces.as_ptr(), pieces.len() as u32)
+                    .offset(*position + *done as u64)
+                    .rw_flags(libc::RWF_DSYNC)
                     .build()
             }
             Step::Read { open: Some(open), position, buffer } => {
@@ -234,7 +321,7 @@ impl Segments {
 
     fn fail(&mut self, context: &mut Context, job: &SegmentJob, errno: i32) {
         let what = match job.step {
-            Step::Write { .. } => "write",
+            Step::Write { .. } | Step::Lay { .. } => "write",
             Step::Read { .. } => "read",
             Step::Unlink { .. } | Step::RemoveDirectory { .. } => "remove",
             _ => "sync",
@@ -255,6 +342,23 @@ impl Segments {
                 }
                 meter::add(&context.meter.segment_writes, 1);
                 meter::add(&context.meter.segment_bytes, bytes.len() as u64);
+            }
+            Step::Lay { parts, done, .. } => {
+                *done += result as usize;
+                let total: usize = parts.iter().map(Bytes::len).sum();
+                if *done < total {
+                    if result == 0 || *done % BLOCK_BYTES != 0 {
+                        return self.fail(context, &job, libc::EIO);
+                    }
+                    return self.next(context, job);
+                }
+                meter::add(&context.meter.segment_writes, 1);
+                meter::add(&context.meter.segment_bytes, total as u64);
+                if self.files.unsynced.contains(&job.file) {
+                    let path = c_path(&self.files.directory(partition));
+                    job.step = Step::OpenDirectory { path };
+                    return self.next(context, job);
+                }
             }
             Step::Read { buffer, .. } => {
                 // SAFETY: the kernel reported that many bytes read to where `rest` pointed.
@@ -295,7 +399,11 @@ impl Segments {
 
 impl Step {
     fn give(&mut self, file: Rc<File>) {
-        if let Step::Write { open, .. } | Step::Read { open, .. } | Step::SyncFile { open } = self {
+        if let Step::Write { open, .. }
+        | Step::Lay { open, .. }
+        | Step::Read { open, .. }
+        | Step::SyncFile { open } = self
+        {
             *open = Some(file);
         }
     }

@@ -50,6 +50,38 @@ fn the_journal_and_checkpoints_are_there_after_a_restart() {
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
+/// One by one, and as many as are flushed together.
+#[test]
+fn pieces_are_appended_to_many_segments_at_once() {
+    for count in [2, 40] {
+        let (running, directory) = run(config());
+        let mut client = Client::new(&running);
+        let bytes = pattern(3, 5000);
+        for round in 0..2u64 {
+            let mut request = Vec::new();
+            for partition in 0..count {
+                request.extend_from_slice(&u32::to_be_bytes(partition));
+                request.extend_from_slice(&(round * 5000).to_be_bytes());
+                request.extend_from_slice(&5000u32.to_be_bytes());
+                request.extend_from_slice(&bytes);
+            }
+            client.disk(b'A', &[&request]);
+        }
+        for partition in 0..count {
+            let found = std::fs::read(segment_path(&directory, partition)).unwrap();
+            assert!(found == [&bytes[..], &bytes[..]].concat(), "partition {partition} of {count}");
+        }
+        std::fs::remove_dir_all(segment_path(&directory, 0).parent().unwrap()).unwrap();
+        std::fs::write(segment_path(&directory, 0).parent().unwrap(), b"in the way").unwrap();
+        let mut request =
+            [0u32.to_be_bytes().to_vec(), vec![0; 8], 1u32.to_be_bytes().to_vec(), vec![7]].concat();
+        request.extend_from_slice(&[&1u32.to_be_bytes()[..], &[0; 8], &1u32.to_be_bytes(), &[7]].concat());
+        let error = client.ask(b'A', &[&request]);
+        assert_eq!(error[0], 1, "a file is where the directory should be");
+        stop(running, &directory);
+    }
+}
+
 #[test]
 fn segments_are_written_synced_read_cut_and_removed() {
     let (running, directory) = run(config());
@@ -58,7 +90,11 @@ fn segments_are_written_synced_read_cut_and_removed() {
     assert_eq!(client.disk(b'R', &[&partition, &[0; 8], &100u32.to_be_bytes()]), b"", "missing is empty");
     let bytes = pattern(2, 64 * 4096);
     client.disk(b'W', &[&partition, &0u64.to_be_bytes(), &bytes[..4096]]);
-    client.disk(b'W', &[&partition, &4096u64.to_be_bytes(), &bytes[4096..]]);
+    client.disk(b'W', &[&partition, &4096u64.to_be_bytes(), &bytes[4096..16384]]);
+    client.disk(b'L', &[&partition, &16384u64.to_be_bytes(), &bytes[16384..20480]]);
+    client.disk(b'L', &[&partition, &20480u64.to_be_bytes(), &bytes[20480..]]);
+    client.disk(b'L', &[&6u32.to_be_bytes(), &0u64.to_be_bytes(), &bytes[..12288]]);
+    assert!(std::fs::read(segment_path(&directory, 6)).unwrap() == bytes[..12288], "a new file");
     client.disk(b'S', &[&partition]);
     client.disk(b'S', &[&partition]);
     assert!(std::fs::read(segment_path(&directory, 5)).unwrap() == bytes);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use pelton_log::SegmentReader;
-use pelton_log::disk::{DiskEffect, DiskError, SegmentFile, Ticket};
+use pelton_log::disk::{DiskEffect, DiskError, SegmentFile, SegmentPiece, Ticket};
 use pelton_model::Prng;
 
 const SECTOR_BYTES: usize = 512;
@@ -129,6 +129,20 @@ pub struct Operation {
     covers: u64,
 }
 
+/// Appends to several files.
+fn append(pieces: Vec<SegmentPiece>) -> (Name, Kind) {
+    let mut writes = Vec::new();
+    for piece in pieces {
+        let (name, mut position) = (Name::Segment(piece.file), piece.position as usize);
+        for part in piece.parts {
+            let end = position + part.len();
+            writes.push((name, position, part));
+            position = end;
+        }
+    }
+    (writes[0].0, Kind::Append { writes })
+}
+
 impl Operation {
     /// True unless it only reads.
     pub fn changes(&self) -> bool {
@@ -137,11 +151,26 @@ impl Operation {
 }
 
 enum Kind {
-    Write { position: usize, bytes: Bytes, sync: bool },
+    Write {
+        position: usize,
+        bytes: Bytes,
+        sync: bool,
+    },
     Sync,
-    Read { position: usize, length: usize },
-    Replace { bytes: Bytes },
-    Truncate { length: usize },
+    Read {
+        position: usize,
+        length: usize,
+    },
+    Replace {
+        bytes: Bytes,
+    },
+    /// Writes and syncs several files.
+    Append {
+        writes: Vec<(Name, usize, Bytes)>,
+    },
+    Truncate {
+        length: usize,
+    },
     Delete,
 }
 
@@ -229,8 +258,14 @@ impl Disk {
                 (Name::Segment(file), Kind::Truncate { length: length as usize })
             }
             DiskEffect::FileDelete { file, .. } => (Name::Segment(file), Kind::Delete),
-            DiskEffect::CheckpointWrite { slot, bytes, .. } => {
-                (Name::Checkpoint(shard, slot), Kind::Replace { bytes })
+            DiskEffect::SegmentLay { file, position, parts, .. } => {
+                assert!(parts.iter().all(|part| part.len() % 4096 == 0), "segment writes are whole blocks");
+                assert_eq!(position % 4096, 0, "segment writes are aligned");
+                append(vec![SegmentPiece { file, position, parts }])
+            }
+            DiskEffect::SegmentsAppend { pieces, .. } => append(pieces),
+            DiskEffect::CheckpointWrite { slot, file, .. } => {
+                (Name::Checkpoint(shard, slot), Kind::Replace { bytes: file.bytes() })
             }
         };
         let covers = self.files.get(&name).map_or(0, |file| file.completed);
@@ -239,7 +274,15 @@ impl Disk {
 
     /// Completes an operation.
     pub fn complete(&mut self, prng: &mut Prng, operation: &Operation) -> Result<Bytes, DiskError> {
-        self.fail(prng, operation)?;
+        if let Err(error) = self.fail(prng, operation) {
+            if let Kind::Append { writes } = &operation.kind {
+                // Some of it may have arrived all the same.
+                for (name, position, bytes) in &writes[..prng.below(writes.len() as u64) as usize] {
+                    self.files.entry(*name).or_default().complete(*position, bytes);
+                }
+            }
+            return Err(error);
+        }
         let none = Bytes::new();
         match &operation.kind {
             Kind::Delete => {
@@ -251,6 +294,15 @@ impl Disk {
                 let from = (*position).min(file.cache.len());
                 let until = (from + length).min(file.cache.len());
                 return Ok(Bytes::copy_from_slice(&file.cache[from..until]));
+            }
+            Kind::Append { writes } => {
+                for (name, position, bytes) in writes {
+                    let file = self.files.entry(*name).or_default();
+                    file.complete(*position, bytes);
+                    file.sync(u64::MAX);
+                    file.linked = true;
+                }
+                return Ok(none);
             }
             _ => {}
         }
@@ -281,14 +333,15 @@ impl Disk {
                 file.durable.truncate(*length);
                 file.linked = true;
             }
-            Kind::Read { .. } | Kind::Delete => {}
+            Kind::Read { .. } | Kind::Delete | Kind::Append { .. } => {}
         }
         Ok(none)
     }
 
     fn fail(&self, prng: &mut Prng, operation: &Operation) -> Result<(), DiskError> {
         let journal = matches!(operation.name, Name::Journal(_));
-        let writes = matches!(operation.kind, Kind::Write { .. } | Kind::Replace { .. });
+        let writes =
+            matches!(operation.kind, Kind::Write { .. } | Kind::Replace { .. } | Kind::Append { .. });
         if self.faults.no_space && writes && !journal {
             return Err(DiskError { no_space: true, text: "no space left (simulated)".to_string() });
         }
@@ -307,6 +360,12 @@ impl Disk {
                 Kind::Write { position, bytes, .. } => {
                     writes.entry(operation.name).or_default().push((*position, bytes.clone()));
                     self.files.entry(operation.name).or_default();
+                }
+                Kind::Append { writes: pieces } => {
+                    for (name, position, bytes) in pieces {
+                        writes.entry(*name).or_default().push((*position, bytes.clone()));
+                        self.files.entry(*name).or_default();
+                    }
                 }
                 Kind::Replace { bytes } => {
                     let file = self.files.entry(operation.name).or_default();

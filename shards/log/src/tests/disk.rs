@@ -6,7 +6,7 @@ use bytes::Bytes;
 use pelton_model::Prng;
 use pelton_model::limits::BLOCK_BYTES;
 
-use crate::disk::{DiskDone, DiskEffect, DiskError, SegmentFile};
+use crate::disk::{DiskDone, DiskEffect, DiskError, SegmentFile, SegmentPiece};
 use crate::types::{DiskImage, SegmentReader};
 
 const SECTOR: usize = 512;
@@ -120,8 +120,6 @@ impl Disk {
     }
 
     fn perform(&mut self, effect: DiskEffect) -> Result<Bytes, DiskError> {
-        let full = || DiskError { no_space: true, text: "no space left on device".to_string() };
-        let broken = || DiskError { no_space: false, text: "input/output error".to_string() };
         match effect {
             DiskEffect::JournalWrite { position, bytes, sync, .. } => {
                 assert_eq!(bytes.len() % BLOCK_BYTES, 0);
@@ -146,6 +144,11 @@ impl Disk {
                 assert_eq!((position as usize % BLOCK_BYTES, bytes.len() % BLOCK_BYTES), (0, 0));
                 self.files.entry(file).or_default().volatile.push((position as usize, bytes));
             }
+            DiskEffect::SegmentLay { file, position, parts, .. } => {
+                assert!(position.is_multiple_of(BLOCK_BYTES as u64) && !parts.is_empty());
+                assert!(parts.iter().all(|part| part.len() % BLOCK_BYTES == 0));
+                self.append_stable(SegmentPiece { file, position, parts })?;
+            }
             DiskEffect::SegmentSync { .. } if self.faults.sync_error => return Err(broken()),
             DiskEffect::SegmentSync { file, .. } => self.files.entry(file).or_default().sync(),
             DiskEffect::SegmentRead { file, position, length, .. } => {
@@ -164,12 +167,42 @@ impl Disk {
             DiskEffect::FileDelete { file, .. } => {
                 self.files.remove(&file);
             }
+            DiskEffect::SegmentsAppend { pieces, .. } => {
+                for piece in pieces {
+                    self.append_stable(piece)?;
+                }
+            }
             DiskEffect::CheckpointWrite { .. } if self.faults.checkpoint_full => return Err(full()),
-            DiskEffect::CheckpointWrite { slot, bytes, .. } => {
-                self.checkpoints[usize::from(slot)] = Some(bytes.to_vec());
+            DiskEffect::CheckpointWrite { slot, file, .. } => {
+                self.checkpoints[usize::from(slot)] = Some(file.bytes().to_vec());
             }
         }
         Ok(Bytes::new())
+    }
+
+    /// Fails half way if it fails: what was written may be lost.
+    fn append_stable(&mut self, piece: SegmentPiece) -> Result<(), DiskError> {
+        let (is_full, is_broken) = (self.faults.segment_full, self.faults.sync_error);
+        if is_full {
+            return Err(full());
+        }
+        let file = self.append(piece);
+        if is_broken {
+            return Err(broken());
+        }
+        file.sync();
+        Ok(())
+    }
+
+    fn append(&mut self, piece: SegmentPiece) -> &mut File {
+        let file = self.files.entry(piece.file).or_default();
+        let mut position = piece.position as usize;
+        for part in piece.parts {
+            let end = position + part.len();
+            file.volatile.push((position, part));
+            position = end;
+        }
+        file
     }
 
     /// A power cut: of everything not flushed, any sectors may have reached the disk.
@@ -182,7 +215,16 @@ impl Disk {
                 DiskEffect::SegmentWrite { file, position, bytes, .. } => {
                     self.files.entry(file).or_default().volatile.push((position as usize, bytes));
                 }
-                DiskEffect::CheckpointWrite { slot, bytes, .. } => {
+                DiskEffect::SegmentLay { file, position, parts, .. } => {
+                    self.append(SegmentPiece { file, position, parts });
+                }
+                DiskEffect::SegmentsAppend { pieces, .. } => {
+                    for piece in pieces {
+                        self.append(piece);
+                    }
+                }
+                DiskEffect::CheckpointWrite { slot, file, .. } => {
+                    let bytes = file.bytes();
                     let keep = prng.below(bytes.len() as u64 + 1) as usize;
                     let mut torn = self.checkpoints[usize::from(slot)].clone().unwrap_or_default();
                     if torn.len() < keep {
@@ -208,6 +250,14 @@ impl Disk {
             let _ = self.perform(effect);
         }
     }
+}
+
+fn full() -> DiskError {
+    DiskError { no_space: true, text: "no space left on device".to_string() }
+}
+
+fn broken() -> DiskError {
+    DiskError { no_space: false, text: "input/output error".to_string() }
 }
 
 fn tear(file: &mut File, prng: &mut Prng) {

@@ -195,9 +195,10 @@ fn damaged_checkpoint_slot_falls_back_if_nothing_is_lost() {
             world.disk.pending.iter().position(|e| matches!(e, DiskEffect::CheckpointWrite { .. }))
         {
             // Torn while being written: the other slot counts.
-            let DiskEffect::CheckpointWrite { slot, bytes, .. } = world.disk.pending[at].clone() else {
+            let DiskEffect::CheckpointWrite { slot, file, .. } = world.disk.pending[at].clone() else {
                 panic!()
             };
+            let bytes = file.bytes();
             let mut disk = world.disk.clone();
             disk.pending.clear();
             disk.checkpoints[usize::from(slot)] = Some(bytes[..bytes.len() / 2].to_vec());

@@ -31,6 +31,7 @@ pub fn small() -> StorageConfig {
         lay_down_bytes: 16 << 10,
         lay_down_write_bytes: 32 << 10,
         rebuild_read_bytes: 16 << 10,
+        checkpoint_partitions: 2,
         ..StorageConfig::default()
     }
 }
@@ -93,7 +94,8 @@ impl World {
     pub fn settle(&mut self) {
         loop {
             self.turn();
-            if self.disk.pending.is_empty() {
+            let again = self.storage.deadline().is_some_and(|at| at <= self.now.monotonic_ns + 1);
+            if self.disk.pending.is_empty() && !again {
                 return;
             }
             while !self.disk.pending.is_empty() {
@@ -105,11 +107,14 @@ impl World {
     pub fn settle_randomly(&mut self, prng: &mut Prng) {
         loop {
             self.turn();
-            if self.disk.pending.is_empty() {
+            let again = self.storage.deadline().is_some_and(|at| at <= self.now.monotonic_ns + 1);
+            if self.disk.pending.is_empty() && !again {
                 return;
             }
-            let index = prng.below(self.disk.pending.len() as u64) as usize;
-            self.step(index);
+            if !self.disk.pending.is_empty() {
+                let index = prng.below(self.disk.pending.len() as u64) as usize;
+                self.step(index);
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use pelton_model::{
     AlignedBuffer, BrokerConfig, ConnectionId, ListenerMode, Now, Offset, PartitionKey, ShardId, TopicId,
 };
 use pelton_reactor::{Core, Running, ShardPlan, StartError, log_to_stderr, start_core};
-use pelton_shard::disk::{DiskEffect, FileKind, SegmentFile, Ticket};
+use pelton_shard::disk::{CheckpointFile, DiskEffect, FileKind, SegmentFile, SegmentPiece, Ticket};
 use pelton_shard::{DiskImage, Effect, Event, ReceiveMode, SendPart, ShardMessage};
 
 /// Frames longer than this are received into one exact buffer.
@@ -118,7 +118,22 @@ impl Fake {
                 DiskEffect::JournalWrite { ticket, position, bytes: aligned(&frame), sync }
             }
             b'K' => DiskEffect::JournalSync { ticket },
-            b'C' => DiskEffect::CheckpointWrite { ticket, slot: frame.get_u8(), bytes: frame },
+            b'C' => {
+                let slot = frame.get_u8();
+                DiskEffect::CheckpointWrite { ticket, slot, file: CheckpointFile::Bytes(frame) }
+            }
+            b'A' => {
+                let pieces = std::iter::from_fn(|| {
+                    frame.has_remaining().then(|| {
+                        let (number, position) = (frame.get_u32(), frame.get_u64());
+                        let length = frame.get_u32() as usize;
+                        let bytes = frame.split_to(length);
+                        let parts = vec![bytes.slice(..length / 3), bytes.slice(length / 3..)];
+                        SegmentPiece { file: segment(number), position, parts }
+                    })
+                });
+                DiskEffect::SegmentsAppend { ticket, pieces: pieces.collect() }
+            }
             _ => {
                 let file = segment(frame.get_u32());
                 match opcode {
@@ -126,6 +141,13 @@ impl Fake {
                         let position = frame.get_u64();
                         // Not aligned in memory on purpose: the reactor must cope.
                         DiskEffect::SegmentWrite { ticket, file, position, bytes: frame }
+                    }
+                    b'L' => {
+                        let position = frame.get_u64();
+                        let middle = frame.len() / 8192 * 4096;
+                        let parts = vec![frame.slice(..middle), frame.slice(middle..)];
+                        let parts = parts.into_iter().filter(|part| !part.is_empty()).collect();
+                        DiskEffect::SegmentLay { ticket, file, position, parts }
                     }
                     b'S' => DiskEffect::SegmentSync { ticket, file },
                     b'R' => {

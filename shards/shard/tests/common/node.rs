@@ -182,6 +182,11 @@ impl Node {
                 content.resize(content.len().max(from + bytes.len()), 0);
                 content[from..from + bytes.len()].copy_from_slice(&bytes);
             }
+            DiskEffect::SegmentLay { file, position, parts, .. } => {
+                let content = self.files.entry(file).or_default();
+                content.truncate(position as usize);
+                parts.iter().for_each(|part| content.extend_from_slice(part));
+            }
             DiskEffect::SegmentRead { file, position, length, .. } => {
                 let content = self.files.get(&file).map_or(&[][..], Vec::as_slice);
                 let from = (position as usize).min(content.len());
@@ -194,6 +199,13 @@ impl Node {
             }
             DiskEffect::FileDelete { file, .. } => {
                 self.files.remove(&file);
+            }
+            DiskEffect::SegmentsAppend { pieces, .. } => {
+                for piece in pieces {
+                    let content = self.files.entry(piece.file).or_default();
+                    content.truncate(piece.position as usize);
+                    piece.parts.iter().for_each(|part| content.extend_from_slice(part));
+                }
             }
             // Nothing starts again from this journal.
             DiskEffect::JournalWrite { .. }

@@ -92,8 +92,8 @@ impl World {
                 let from = position as usize;
                 self.journal[from..from + bytes.len()].copy_from_slice(&bytes);
             }
-            DiskEffect::CheckpointWrite { slot, bytes, .. } => {
-                self.checkpoints[usize::from(slot)] = Some(bytes.to_vec());
+            DiskEffect::CheckpointWrite { slot, file, .. } => {
+                self.checkpoints[usize::from(slot)] = Some(file.bytes().to_vec());
             }
             DiskEffect::SegmentRead { position, length, .. } => {
                 return piece(&self.segments, position, length);
@@ -101,6 +101,8 @@ impl World {
             DiskEffect::JournalSync { .. }
             | DiskEffect::SegmentWrite { .. }
             | DiskEffect::SegmentSync { .. }
+            | DiskEffect::SegmentLay { .. }
+            | DiskEffect::SegmentsAppend { .. }
             | DiskEffect::SegmentTruncate { .. }
             | DiskEffect::FileDelete { .. } => {}
         }

@@ -104,6 +104,8 @@ pub struct World {
     /// The disk.
     pub disk: Disk,
     in_flight: BTreeMap<u64, Operation>,
+    /// Longest time an operation of the disk takes; on a slow one many read and commit meanwhile.
+    disk_ns: u64,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
     /// The clients.
@@ -141,6 +143,7 @@ impl World {
             group: groups::config(&mut prng),
             ..BrokerConfig::defaults()
         };
+        let disk_ns = if prng.one_in(3) { 20 * MS } else { 2 * MS };
         World {
             prng,
             now_ns: 0,
@@ -153,6 +156,7 @@ impl World {
             mesh_at: BTreeMap::new(),
             disk: Disk::default(),
             in_flight: BTreeMap::new(),
+            disk_ns,
             connections: BTreeMap::new(),
             next_connection: CLIENTS,
             clients: Vec::new(),
@@ -527,7 +531,7 @@ impl World {
         let operation = self.disk.submit(shard, effect);
         let id = self.order;
         self.in_flight.insert(id, operation);
-        let delay = 20_000 + self.prng.below(2 * MS);
+        let delay = 20_000 + self.prng.below(self.disk_ns);
         self.schedule(delay, Happening::DiskDone(id));
     }
 

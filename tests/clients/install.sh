@@ -55,10 +55,10 @@ install_java() {
 }
 
 install_franz() {
-  stamp franz "$here/franz/go.mod" "$here/franz/go.sum" "$here/franz/main.go" && [ -x "$cache/franz" ] && return 0
+  stamp franz "$here/franz/go.mod" "$here/franz/go.sum" "$here/franz/main.go" "$here/franz/groups.go" && [ -x "$cache/franz" ] && return 0
   need go golang-go || return 1
   (cd "$here/franz" && GOTOOLCHAIN=local CGO_ENABLED=0 go build -mod=readonly -o "$cache/franz" .) || return 1
-  seal franz "$here/franz/go.mod" "$here/franz/go.sum" "$here/franz/main.go"
+  seal franz "$here/franz/go.mod" "$here/franz/go.sum" "$here/franz/main.go" "$here/franz/groups.go"
 }
 
 for name in "${@:-kcat python kafkajs java franz}"; do

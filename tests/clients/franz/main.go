@@ -35,6 +35,11 @@ type Command struct {
 	Ts         int64             `json:"ts"`
 	Partitions int32             `json:"partitions"`
 	Configs    map[string]string `json:"configs"`
+	Member     string            `json:"member"`
+	Group      string            `json:"group"`
+	Topics     []string          `json:"topics"`
+	Protocol   string            `json:"protocol"`
+	SessionMs  int64             `json:"session_ms"`
 }
 
 // Record is one record in both directions. Byte slices are base64 in JSON, nil is null.
@@ -67,6 +72,7 @@ type driver struct {
 	producers map[string]*kgo.Client
 	position  map[string]int64
 	other     *kgo.Client
+	members   map[string]*member
 }
 
 func (d *driver) base(more ...kgo.Opt) (*kgo.Client, error) {
@@ -316,6 +322,14 @@ func (d *driver) answer(c *Command) map[string]any {
 		var offset int64
 		offset, err = d.time(ctx, c, c.Ts)
 		out = map[string]any{"offset": offset}
+	case "join":
+		out, err = d.join(c)
+	case "take":
+		out, err = d.take(ctx, c)
+	case "commit":
+		out, err = d.commit(ctx, c)
+	case "leave":
+		out, err = d.leave(c)
 	default:
 		out, err = d.manage(ctx, c)
 	}
@@ -343,7 +357,7 @@ func version() string {
 }
 
 func main() {
-	d := &driver{bootstrap: os.Args[1], producers: map[string]*kgo.Client{}, position: map[string]int64{}}
+	d := &driver{bootstrap: os.Args[1], producers: map[string]*kgo.Client{}, position: map[string]int64{}, members: map[string]*member{}}
 	in := bufio.NewReaderSize(os.Stdin, 1<<20)
 	out := json.NewEncoder(os.Stdout)
 	for {

@@ -288,6 +288,19 @@ pub const KEYS: &[Key] = &[
     key("pelton.fetch.path", fetch_path),
     number!("log.retention.check.interval.ms", broker.retention_check_interval_ms, 1..=MAX),
     number!("log.initial.task.delay.ms", broker.initial_task_delay_ms, 0..=MAX),
+    key("log.cleaner.enable", |config, value| {
+        config.broker.cleaner_enabled = boolean(value)?;
+        Ok(())
+    }),
+    number!("log.cleaner.backoff.ms", broker.cleaner_backoff_ms, 0..=MAX),
+    number!("log.cleaner.dedupe.buffer.size", broker.cleaner_dedupe_bytes, 1024..=MAX),
+    key("log.cleaner.io.max.bytes.per.second", |config, value| match value.trim().parse::<f64>() {
+        Ok(number) if number >= 1.0 => {
+            config.broker.cleaner_bytes_per_second = number as u64;
+            Ok(())
+        }
+        _ => Err("must be a number of at least 1".to_string()),
+    }),
     // Defaults of topics.
     topic_key!("message.max.bytes", "max.message.bytes", 0..=INT_MAX),
     topic_key!("min.insync.replicas", "min.insync.replicas", 1..=INT_MAX),
@@ -333,6 +346,9 @@ pub const KEYS: &[Key] = &[
     idle("num.recovery.threads.per.data.dir"),
     idle("socket.send.buffer.bytes"),
     idle("socket.receive.buffer.bytes"),
+    idle("log.cleaner.threads"),
+    idle("log.cleaner.io.buffer.size"),
+    idle("log.cleaner.io.buffer.load.factor"),
     idle("log.flush.scheduler.interval.ms"),
     idle("offsets.topic.replication.factor"),
     idle("offsets.topic.compression.codec"),

@@ -283,6 +283,27 @@ pub const BROKER: &[ConfigDef] = &[
         doc: "Longest transaction timeout a client may ask for, milliseconds.",
     },
     ConfigDef {
+        name: "log.cleaner.backoff.ms",
+        kind: Kind::Long(0),
+        default: "15000",
+        synonym: None,
+        doc: "Time between two looks for logs to compact, milliseconds.",
+    },
+    ConfigDef {
+        name: "log.cleaner.dedupe.buffer.size",
+        kind: Kind::Long(1024),
+        default: "134217728",
+        synonym: None,
+        doc: "Memory for the keys of compactions, bytes; with less a log takes several passes.",
+    },
+    ConfigDef {
+        name: "log.cleaner.enable",
+        kind: Kind::Bool,
+        default: "true",
+        synonym: None,
+        doc: "Compact the logs of topics whose cleanup.policy says so.",
+    },
+    ConfigDef {
         name: "log.initial.task.delay.ms",
         kind: Kind::Long(0),
         default: "30000",

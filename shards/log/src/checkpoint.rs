@@ -12,10 +12,11 @@ use pelton_wire::crc::crc32c;
 use rkyv::{Archive, Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::segment::SegmentName;
 use crate::types::RecoveryError;
 
 const MAGIC: [u8; 8] = *b"PLTNCKP\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 32;
 /// No log comes this far; beyond it sums could overflow.
 const OFFSET_MAX: i64 = i64::MAX / 2;
@@ -27,6 +28,8 @@ const COUNT_MAX: u64 = u64::MAX / 4;
 pub struct SegmentData {
     /// Offset of its first record.
     pub base_offset: i64,
+    /// 0 as appended; else the result of one compaction.
+    pub generation: u64,
     /// Offset behind its last record.
     pub end_offset: i64,
     /// Bytes of log in it, all on stable storage.
@@ -50,6 +53,8 @@ pub struct PartitionData {
     pub log_start_offset: i64,
     /// Offset up to which the log is in segments, on stable storage.
     pub laid_end_offset: i64,
+    /// Offset up to which compaction has been.
+    pub cleaned_end_offset: i64,
     /// `segment.bytes` as last known, for laying down at the next start before settings are known.
     pub segment_bytes: i32,
     /// Ascending.
@@ -74,6 +79,8 @@ pub struct DoomedData {
     pub partition: i32,
     /// Offset of its first record.
     pub base_offset: i64,
+    /// 0 as appended; else the result of one compaction.
+    pub generation: u64,
 }
 
 /// A checkpoint.
@@ -138,6 +145,9 @@ impl Checkpoint {
         for partition in &self.partitions {
             let (start, laid) = (partition.log_start_offset, partition.laid_end_offset);
             let mut end = 0;
+            if !offsets.contains(&partition.cleaned_end_offset) {
+                return Some(format!("a cleaned end of {} that cannot be", partition.key()));
+            }
             let ascending = partition.segments.iter().all(|segment| {
                 let fits = segment.base_offset >= end && segment.end_offset >= segment.base_offset;
                 end = segment.end_offset;
@@ -184,9 +194,9 @@ impl Checkpoint {
 }
 
 impl SegmentData {
-    /// First offset.
-    pub fn base(&self) -> Offset {
-        Offset(self.base_offset)
+    /// Which it is.
+    pub fn name(&self) -> SegmentName {
+        SegmentName { base_offset: Offset(self.base_offset), generation: self.generation }
     }
 }
 
@@ -197,6 +207,7 @@ mod tests {
     fn sample() -> Checkpoint {
         let segment = SegmentData {
             base_offset: 3,
+            generation: 7 << 32,
             end_offset: 9,
             length: 1000,
             max_timestamp_ms: 77,
@@ -208,6 +219,7 @@ mod tests {
             partition: 2,
             log_start_offset: 3,
             laid_end_offset: 9,
+            cleaned_end_offset: 5,
             segment_bytes: 1 << 20,
             segments: vec![segment],
             snapshot: vec![1, 2, 3],

@@ -12,12 +12,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pelton_model::{Now, Offset};
+use pelton_model::Now;
 
 use crate::checkpoint::{Checkpoint, PartitionData};
 use crate::disk::{CheckpointFile, DiskEffect, DiskError};
 use crate::partition::PartitionLog;
 use crate::sabotage::Sabotage;
+use crate::segment::SegmentName;
 use crate::storage::{Op, Phase, Storage};
 use crate::types::{Health, PartitionSlot, Progress, Snapshots};
 
@@ -263,21 +264,21 @@ impl Storage {
     fn write_last_indexes(&mut self, out: &mut Vec<DiskEffect>) {
         let mut left = self.last_indexes.take().unwrap_or_else(|| self.active_with_index());
         while self.doomed.busy() < LAST_INDEXES_IN_FLIGHT
-            && let Some((slot, base_offset)) = left.pop()
+            && let Some((slot, name)) = left.pop()
         {
-            self.begin_file_op(slot, base_offset);
-            self.write_index(slot, base_offset, out);
+            self.begin_file_op(slot, name);
+            self.write_index(slot, name, out);
         }
         self.last_indexes = Some(left);
     }
 
-    fn active_with_index(&self) -> Vec<(PartitionSlot, Offset)> {
+    fn active_with_index(&self) -> Vec<(PartitionSlot, SegmentName)> {
         let partitions = self.partitions.iter().enumerate();
         partitions
             .filter_map(|(slot, partition)| {
                 let active = partition.as_ref()?.segments.last()?;
                 let worth = active.length > 0 && active.index.is_some();
-                worth.then_some((PartitionSlot(slot as u32), active.base_offset))
+                worth.then_some((PartitionSlot(slot as u32), active.name()))
             })
             .collect()
     }
@@ -305,6 +306,7 @@ fn partition_data(partition: &PartitionLog, snapshot: Vec<u8>) -> PartitionData 
         partition: partition.key.partition,
         log_start_offset: partition.log_start.0,
         laid_end_offset: partition.laid_end.0,
+        cleaned_end_offset: partition.cleaned_end.0,
         segment_bytes: partition.config.segment_bytes,
         segments: segments.map(|segment| segment.to_data()).collect(),
         snapshot,

@@ -11,10 +11,11 @@ use bytes::Bytes;
 use pelton_model::{Offset, PartitionKey};
 use pelton_wire::record_batch::{self, BatchInfo, BatchIter};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, SegmentData};
 use crate::disk::{FileKind, SegmentFile};
 use crate::frame::{self, Entry, EntryKind};
 use crate::recovery::{Found, corrupt, whole_frames};
+use crate::segment::SegmentName;
 use crate::types::{DiskImage, RecoveryError};
 
 /// What became of direct batches.
@@ -30,18 +31,19 @@ pub(crate) struct DirectBatches {
 #[derive(Default)]
 struct Place {
     laid_end: Offset,
-    segment: Option<Offset>,
+    segment: Option<SegmentName>,
     length: u64,
 }
 
 impl Place {
     /// Position of a batch in its segment; none if the checkpoint has it.
-    fn next(&mut self, info: &BatchInfo, begins: bool) -> Option<(Offset, u64)> {
+    fn next(&mut self, info: &BatchInfo, begins: bool) -> Option<(SegmentName, u64)> {
         if info.last_offset() < self.laid_end.0 {
             return None;
         }
         if begins || self.segment.is_none() {
-            (self.segment, self.length) = (Some(Offset(info.base_offset)), 0);
+            let name = SegmentName { base_offset: Offset(info.base_offset), generation: 0 };
+            (self.segment, self.length) = (Some(name), 0);
         }
         let position = self.length;
         self.length += info.size_bytes as u64;
@@ -123,7 +125,7 @@ fn places_of(checkpoint: &Checkpoint) -> BTreeMap<PartitionKey, Place> {
         let active = data.segments.last();
         let place = Place {
             laid_end: Offset(data.laid_end_offset),
-            segment: active.map(|segment| Offset(segment.base_offset)),
+            segment: active.map(SegmentData::name),
             length: active.map_or(0, |segment| segment.length),
         };
         (data.key(), place)
@@ -149,8 +151,8 @@ fn wanted(places: &mut BTreeMap<PartitionKey, Place>, entry: &Entry) -> Option<W
         return None;
     }
     let info = record_batch::peek(&entry.payload)?;
-    let (base_offset, position) = place.next(&info, begins)?;
-    let file = SegmentFile { partition: entry.key, base_offset, kind: FileKind::Log };
+    let (name, position) = place.next(&info, begins)?;
+    let file = name.file(entry.key, FileKind::Log);
     Some(Wanted { file, position, info })
 }
 

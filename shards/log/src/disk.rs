@@ -27,6 +27,8 @@ pub struct SegmentFile {
     pub partition: PartitionKey,
     /// Offset of the segment's first record.
     pub base_offset: Offset,
+    /// 0 as appended; anything else names one result of compaction, and is never used again.
+    pub generation: u64,
     /// What the file holds.
     pub kind: FileKind,
 }

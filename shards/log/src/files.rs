@@ -8,8 +8,9 @@ use bytes::Bytes;
 use pelton_model::{Now, Offset, PartitionKey};
 
 use crate::checkpoint::DoomedData;
-use crate::disk::{DiskEffect, DiskError, FileKind, SegmentFile};
+use crate::disk::{DiskEffect, DiskError, FileKind};
 use crate::sabotage::Sabotage;
+use crate::segment::SegmentName;
 use crate::storage::{Op, Storage};
 use crate::types::PartitionSlot;
 
@@ -23,7 +24,7 @@ const WAITING_PER_DELETE: usize = 32;
 struct Row {
     slot: PartitionSlot,
     key: PartitionKey,
-    base_offset: Offset,
+    name: SegmentName,
     due_ns: u64,
     /// The first checkpoint that does not list it.
     generation: u64,
@@ -35,8 +36,10 @@ struct Row {
 pub(crate) struct Doomed {
     waiting: BTreeMap<(u64, u64), Row>,
     in_flight: BTreeMap<u64, Row>,
-    busy: BTreeMap<(PartitionSlot, Offset), u32>,
+    busy: BTreeMap<(PartitionSlot, SegmentName), u32>,
     next_row: u64,
+    /// What compaction is making and no log has yet.
+    pub made: Vec<(PartitionKey, SegmentName)>,
     /// Generation of the last durable checkpoint.
     pub generation: u64,
 }
@@ -63,24 +66,26 @@ impl Doomed {
         &mut self,
         slot: PartitionSlot,
         key: PartitionKey,
-        base_offset: Offset,
+        name: SegmentName,
         due_ns: u64,
         generation: u64,
     ) {
         self.next_row += 1;
-        let row = Row { slot, key, base_offset, due_ns, generation, files_left: 2 };
+        let row = Row { slot, key, name, due_ns, generation, files_left: 2 };
         self.waiting.insert((due_ns, self.next_row), row);
     }
 
     /// For a checkpoint: a crash must not forget what is to be removed.
     pub fn to_data(&self) -> Vec<DoomedData> {
-        let rows = self.waiting.values().chain(self.in_flight.values());
-        rows.map(|row| DoomedData {
-            topic_id: *row.key.topic_id.0.as_bytes(),
-            partition: row.key.partition,
-            base_offset: row.base_offset.0,
-        })
-        .collect()
+        let rows = self.waiting.values().chain(self.in_flight.values()).map(|row| (row.key, row.name));
+        rows.chain(self.made.iter().copied())
+            .map(|(key, name)| DoomedData {
+                topic_id: *key.topic_id.0.as_bytes(),
+                partition: key.partition,
+                base_offset: name.base_offset.0,
+                generation: name.generation,
+            })
+            .collect()
     }
 
     /// A removal that is due by `now` may go only when yet another checkpoint is durable.
@@ -89,23 +94,28 @@ impl Doomed {
         due.any(|(_, row)| row.generation > self.generation)
     }
 
+    /// Whether the segment's files are being written.
+    pub fn is_busy(&self, slot: PartitionSlot, name: SegmentName) -> bool {
+        self.busy.contains_key(&(slot, name))
+    }
+
     /// Segments being written or removed now.
     pub fn busy(&self) -> usize {
         self.busy.len() + self.in_flight.len()
     }
 
     fn may_go(&self, row: &Row) -> bool {
-        row.generation <= self.generation && !self.busy.contains_key(&(row.slot, row.base_offset))
+        row.generation <= self.generation && !self.busy.contains_key(&(row.slot, row.name))
     }
 }
 
 impl Storage {
-    pub(crate) fn begin_file_op(&mut self, slot: PartitionSlot, base_offset: Offset) {
-        *self.doomed.busy.entry((slot, base_offset)).or_insert(0) += 1;
+    pub(crate) fn begin_file_op(&mut self, slot: PartitionSlot, name: SegmentName) {
+        *self.doomed.busy.entry((slot, name)).or_insert(0) += 1;
     }
 
-    pub(crate) fn end_file_op(&mut self, slot: PartitionSlot, base_offset: Offset) {
-        let place = (slot, base_offset);
+    pub(crate) fn end_file_op(&mut self, slot: PartitionSlot, name: SegmentName) {
+        let place = (slot, name);
         if let Some(count) = self.doomed.busy.get_mut(&place) {
             *count -= 1;
             if *count == 0 {
@@ -115,23 +125,17 @@ impl Storage {
     }
 
     /// The end of a segment: the padding behind its last batch goes, and its index is written.
-    pub(crate) fn seal_segment(
-        &mut self,
-        slot: PartitionSlot,
-        base_offset: Offset,
-        out: &mut Vec<DiskEffect>,
-    ) {
-        let Some((key, segment)) = self.partition(slot).and_then(|p| Some((p.key, p.segment(base_offset)?)))
-        else {
+    pub(crate) fn seal_segment(&mut self, slot: PartitionSlot, name: SegmentName, out: &mut Vec<DiskEffect>) {
+        let Some((key, segment)) = self.partition(slot).and_then(|p| Some((p.key, p.segment(name)?))) else {
             return;
         };
         let (file, length) = (segment.file(key, FileKind::Log), segment.length);
         let index_bytes = segment.index.as_ref().map(|index| index.size_bytes());
-        self.begin_file_op(slot, base_offset);
-        let ticket = self.ticket(Op::Truncate(slot, base_offset));
+        self.begin_file_op(slot, name);
+        let ticket = self.ticket(Op::Truncate(slot, name));
         out.push(DiskEffect::SegmentTruncate { ticket, file, length });
         if index_bytes.is_some() {
-            self.note_loaded(slot, base_offset);
+            self.note_loaded(slot, name);
         }
     }
 
@@ -140,31 +144,26 @@ impl Storage {
     pub(crate) fn handle_truncate(
         &mut self,
         slot: PartitionSlot,
-        base_offset: Offset,
+        name: SegmentName,
         out: &mut Vec<DiskEffect>,
     ) {
-        let found = self.partition(slot).and_then(|p| Some((p.flushed_end, p.segment(base_offset)?)));
+        let found = self.partition(slot).and_then(|p| Some((p.flushed_end, p.segment(name)?)));
         match found {
             Some((flushed_end, segment)) if segment.end_offset <= flushed_end => {
-                self.write_index(slot, base_offset, out);
+                self.write_index(slot, name, out);
             }
-            _ => self.end_file_op(slot, base_offset),
+            _ => self.end_file_op(slot, name),
         }
     }
 
     /// Writes the index file of a segment; its file operation is already counted.
-    pub(crate) fn write_index(
-        &mut self,
-        slot: PartitionSlot,
-        base_offset: Offset,
-        out: &mut Vec<DiskEffect>,
-    ) {
+    pub(crate) fn write_index(&mut self, slot: PartitionSlot, name: SegmentName, out: &mut Vec<DiskEffect>) {
         let found = self.partition(slot).and_then(|p| {
-            let segment = p.segment(base_offset)?;
+            let segment = p.segment(name)?;
             Some((segment.file(p.key, FileKind::Index), segment.index.as_ref()?.encode().freeze()))
         });
-        let Some((file, bytes)) = found else { return self.end_file_op(slot, base_offset) };
-        let ticket = self.ticket(Op::IndexWrite(slot, base_offset));
+        let Some((file, bytes)) = found else { return self.end_file_op(slot, name) };
+        let ticket = self.ticket(Op::IndexWrite(slot, name));
         out.push(DiskEffect::SegmentWrite { ticket, file, position: 0, bytes });
     }
 
@@ -172,18 +171,17 @@ impl Storage {
     pub(crate) fn handle_index_write(
         &mut self,
         slot: PartitionSlot,
-        base_offset: Offset,
+        name: SegmentName,
         result: Result<Bytes, DiskError>,
         out: &mut Vec<DiskEffect>,
     ) {
-        let found =
-            self.partition(slot).and_then(|p| Some(p.segment(base_offset)?.file(p.key, FileKind::Index)));
+        let found = self.partition(slot).and_then(|p| Some(p.segment(name)?.file(p.key, FileKind::Index)));
         match (result, found) {
             (Ok(_), Some(file)) => {
-                let ticket = self.ticket(Op::IndexSync(slot, base_offset));
+                let ticket = self.ticket(Op::IndexSync(slot, name));
                 out.push(DiskEffect::SegmentSync { ticket, file });
             }
-            _ => self.end_file_op(slot, base_offset),
+            _ => self.end_file_op(slot, name),
         }
     }
 
@@ -222,7 +220,7 @@ impl Storage {
         self.ready.remove(&slot);
         let generation = self.checkpointing.next_to_be_made();
         for segment in &partition.segments {
-            self.doomed.add(slot, partition.key, segment.base_offset, due_ns, generation);
+            self.doomed.add(slot, partition.key, segment.name(), due_ns, generation);
         }
         self.checkpointing.disturbed = true;
         self.direct_left -= partition.direct_left;
@@ -260,11 +258,11 @@ impl Storage {
         if below == partition.segments.len() {
             partition.partial = Some(Vec::new());
         }
-        let gone: Vec<Offset> =
-            partition.segments.drain(..below).map(|segment| segment.base_offset).collect();
+        let gone: Vec<SegmentName> =
+            partition.segments.drain(..below).map(|segment| segment.name()).collect();
         let generation = self.checkpointing.next_to_be_made();
-        for base_offset in gone {
-            self.doomed.add(slot, key, base_offset, due_ns, generation);
+        for name in gone {
+            self.doomed.add(slot, key, name, due_ns, generation);
             self.checkpointing.disturbed = true;
         }
     }
@@ -297,7 +295,7 @@ impl Storage {
             let Some(row) = self.doomed.waiting.remove(&place) else { continue };
             self.doomed.in_flight.insert(place.1, row);
             for kind in [FileKind::Index, FileKind::Log] {
-                let file = SegmentFile { partition: row.key, base_offset: row.base_offset, kind };
+                let file = row.name.file(row.key, kind);
                 let ticket = self.ticket(Op::Delete(place.1));
                 out.push(DiskEffect::FileDelete { ticket, file });
             }
@@ -316,7 +314,7 @@ impl Storage {
         if again.files_left == 0 {
             self.doomed.in_flight.remove(&number);
             if again.due_ns > now.monotonic_ns {
-                self.doomed.add(again.slot, again.key, again.base_offset, again.due_ns, again.generation);
+                self.doomed.add(again.slot, again.key, again.name, again.due_ns, again.generation);
             }
         }
     }

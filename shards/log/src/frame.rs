@@ -18,7 +18,7 @@ pub const HEADER_BYTES: usize = 64;
 /// Bytes in front of an entry's payload.
 pub const ENTRY_BYTES: usize = 40;
 const MAGIC: [u8; 8] = *b"PLTNJRN\n";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// Flag of an entry: a new segment begins with its first batch.
 pub const BEGINS_SEGMENT: u8 = 1;
@@ -38,13 +38,20 @@ pub enum EntryKind {
     LogStartOffset = 3,
     /// A batch that went straight to its segment: the payload is its header only; value = its base offset.
     Direct = 5,
+    /// Compaction is about to write a segment at base offset `value`; the payload is its generation, 8 bytes.
+    CleanedSegment = 6,
 }
 
 impl EntryKind {
     fn from_number(number: u8) -> Option<EntryKind> {
-        [EntryKind::Batches, EntryKind::Metadata, EntryKind::LogStartOffset, EntryKind::Direct]
-            .into_iter()
-            .find(|kind| *kind as u8 == number)
+        let kinds = [
+            EntryKind::Batches,
+            EntryKind::Metadata,
+            EntryKind::LogStartOffset,
+            EntryKind::Direct,
+            EntryKind::CleanedSegment,
+        ];
+        kinds.into_iter().find(|kind| *kind as u8 == number)
     }
 }
 

@@ -6,6 +6,7 @@ use pelton_model::Offset;
 use pelton_wire::record_batch::{self, BatchInfo};
 
 use crate::disk::{DiskEffect, DiskError, FileKind};
+use crate::segment::SegmentName;
 use crate::storage::{Op, Storage};
 use crate::types::{FoundTimestamp, PartitionSlot, Progress, ReadPlan, ReadToken};
 
@@ -31,7 +32,7 @@ pub(crate) struct Job {
     /// What for.
     pub goal: Goal,
     /// The segment being looked through.
-    pub segment: Offset,
+    pub segment: SegmentName,
     /// Where the next header is; none = ask the index.
     pub position: Option<u64>,
 }
@@ -68,10 +69,11 @@ impl Storage {
                 return Some(Err("the partition was deleted meanwhile".to_string()));
             };
             let Some(segment) = partition.segment(job.segment) else {
-                return Some(Err(format!(
-                    "segment {} of {} was deleted meanwhile",
-                    job.segment.0, partition.key
-                )));
+                // Compaction or retention has been here.
+                match self.find_segment(&mut job) {
+                    Some(outcome) => return Some(outcome),
+                    None => continue,
+                }
             };
             let Some(index) = &segment.index else {
                 self.jobs.insert(token, job);
@@ -109,6 +111,9 @@ impl Storage {
         progress: &mut Progress,
     ) {
         let Some(mut job) = self.jobs.remove(&token) else { return };
+        if self.is_gone(&job) {
+            return self.go_on(token, job, out, progress);
+        }
         let bytes = match result {
             Ok(bytes) => bytes,
             Err(error) => return finish(token, &job, Err(error.text), progress),
@@ -129,10 +134,20 @@ impl Storage {
             at += info.size_bytes;
         }
         if at == 0 {
-            let text = format!("segment {} has no record batch at {from}: it is damaged", job.segment.0);
+            let text =
+                format!("segment {} has no record batch at {from}: it is damaged", job.segment.base_offset.0);
             return finish(token, &job, Err(text), progress);
         }
         job.position = Some(from + at as u64);
+        self.go_on(token, job, out, progress);
+    }
+
+    /// The job's segment is not part of the log any more.
+    fn is_gone(&self, job: &Job) -> bool {
+        self.partition(job.slot).is_some_and(|partition| partition.segment(job.segment).is_none())
+    }
+
+    fn go_on(&mut self, token: ReadToken, job: Job, out: &mut Vec<DiskEffect>, progress: &mut Progress) {
         if let Some(outcome) = self.run_job(token, job, out) {
             finish(token, &job, outcome, progress);
         }
@@ -160,7 +175,7 @@ impl Storage {
     ) {
         let key = self.partition(job.slot).map(|partition| partition.key);
         let Some(partition) = key else { return };
-        let file = crate::disk::SegmentFile { partition, base_offset: job.segment, kind: FileKind::Log };
+        let file = job.segment.file(partition, FileKind::Log);
         let job = Job { position: Some(position), ..job };
         self.jobs.insert(token, job);
         let op = if unpack { Op::Batch(token) } else { Op::Fetch(token) };
@@ -177,6 +192,9 @@ impl Storage {
         progress: &mut Progress,
     ) {
         let Some(mut job) = self.jobs.remove(&token) else { return };
+        if self.is_gone(&job) {
+            return self.go_on(token, job, out, progress);
+        }
         let found = result.map_err(|error| error.text).and_then(|bytes| {
             let length = bytes.len() as u64;
             Ok((self.look_into(&job, &bytes)?, length))
@@ -186,9 +204,7 @@ impl Storage {
             Ok((Some(found), _)) => finish(token, &job, Ok(Outcome::Lookup(Some(found))), progress),
             Ok((None, length)) => {
                 job.position = job.position.map(|position| position + length);
-                if let Some(outcome) = self.run_job(token, job, out) {
-                    finish(token, &job, outcome, progress);
-                }
+                self.go_on(token, job, out, progress);
             }
         }
     }
@@ -198,9 +214,13 @@ impl Storage {
         &mut self,
         token: ReadToken,
         result: Result<Bytes, DiskError>,
+        out: &mut Vec<DiskEffect>,
         progress: &mut Progress,
     ) {
         let Some(job) = self.jobs.remove(&token) else { return };
+        if self.is_gone(&job) {
+            return self.go_on(token, job, out, progress);
+        }
         let outcome = match result {
             Err(error) => Err(error.text),
             Ok(bytes) => {
@@ -209,7 +229,10 @@ impl Storage {
                 if whole.position() == bytes.len() && !bytes.is_empty() {
                     Ok(Outcome::Read(ReadPlan::Memory { batches: vec![bytes] }))
                 } else {
-                    Err(format!("segment {} ends within a record batch: it is damaged", job.segment.0))
+                    Err(format!(
+                        "segment {} ends within a record batch: it is damaged",
+                        job.segment.base_offset.0
+                    ))
                 }
             }
         };
@@ -228,7 +251,7 @@ impl Storage {
             Some(Verdict::Fetch { position, end }) => {
                 return self.read_range(token, job, position, (end - position) as usize, false, out);
             }
-            _ => self.run_job(token, job, out),
+            _ => return self.go_on(token, job, out, progress),
         };
         if let Some(outcome) = outcome {
             finish(token, &job, outcome, progress);

@@ -15,7 +15,7 @@ use pelton_wire::record_batch;
 use crate::disk::{DiskEffect, DiskError, FileKind};
 use crate::partition::{Laying, PartitionLog, TailBatch};
 use crate::sabotage::Sabotage;
-use crate::segment::{BatchFact, Segment};
+use crate::segment::{BatchFact, Segment, SegmentName};
 use crate::storage::{Op, Phase, Storage};
 use crate::types::{Health, PartitionSlot, Progress};
 
@@ -77,7 +77,7 @@ impl Storage {
         let Some(partition) = self.partition_mut(slot) else { return };
         let Some(active) = partition.segments.last() else { return };
         let (length, file) = (active.length, active.file(partition.key, FileKind::Log));
-        let base = active.base_offset;
+        let base = active.name();
         let unfinished = (length % BLOCK_BYTES as u64) as usize;
         let position = length - unfinished as u64;
         self.begin_file_op(slot, base);
@@ -112,7 +112,7 @@ impl Storage {
     ) {
         let Some(partition) = self.partition_mut(slot) else { return };
         let Some(first) = partition.tail.get(plan.from).map(|batch| batch.fact.base_offset) else { return };
-        let sealed = partition.segments.last().map(|segment| segment.base_offset);
+        let sealed = partition.segments.last().map(Segment::name);
         partition.segments.push(Segment::new(first, now.wall_ms));
         partition.partial = Some(Vec::new());
         if let Some(sealed) = sealed {
@@ -125,7 +125,7 @@ impl Storage {
         &mut self,
         now: Now,
         slot: PartitionSlot,
-        base: Offset,
+        base: SegmentName,
         result: Result<Bytes, DiskError>,
         out: &mut Vec<DiskEffect>,
     ) {
@@ -142,7 +142,7 @@ impl Storage {
             Ok(bytes) => {
                 let text = format!(
                     "segment {} of {} ends {} bytes before its checkpoint says",
-                    base.0,
+                    base.base_offset.0,
                     partition.key,
                     unfinished - bytes.len()
                 );
@@ -156,7 +156,7 @@ impl Storage {
         &mut self,
         now: Now,
         slot: PartitionSlot,
-        base: Offset,
+        base: SegmentName,
         result: Result<Bytes, DiskError>,
         progress: &mut Progress,
     ) {
@@ -178,7 +178,7 @@ impl Storage {
         }
         partition.partial = laying.partial;
         let (direct_left, removed_at_ns) = (partition.direct_left, partition.removed_at_ns);
-        if partition.unlaid_bytes < lay_down_bytes && direct_left == 0 {
+        if partition.unlaid_bytes < lay_down_bytes && direct_left == 0 && !partition.has_ended_in_memory() {
             self.ready.remove(&slot);
         }
         let mut awaited = false;
@@ -201,7 +201,7 @@ impl Storage {
     fn abandon_lay_down(
         &mut self,
         now: Now,
-        (slot, base): (PartitionSlot, Offset),
+        (slot, base): (PartitionSlot, SegmentName),
         what: &str,
         error: &DiskError,
     ) {
@@ -212,7 +212,7 @@ impl Storage {
         self.fail_or_retry(now, what, error);
     }
 
-    fn end_lay_down(&mut self, slot: PartitionSlot, base: Offset) {
+    fn end_lay_down(&mut self, slot: PartitionSlot, base: SegmentName) {
         self.lay_downs -= 1;
         self.end_file_op(slot, base);
     }

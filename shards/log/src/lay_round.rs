@@ -6,14 +6,15 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use pelton_model::Now;
 use pelton_model::limits::BLOCK_BYTES;
-use pelton_model::{Now, Offset};
 use pelton_wire::record_batch;
 
 use crate::disk::{DiskEffect, DiskError, FileKind, SegmentPiece};
 use crate::lay_down::{Plan, plan};
 use crate::partition::{Laying, TailBatch};
 use crate::sabotage::Sabotage;
+use crate::segment::SegmentName;
 use crate::storage::{Op, Storage};
 use crate::types::{PartitionSlot, Progress};
 
@@ -27,7 +28,7 @@ const ROUND_BYTES_MAX: u64 = 8 << 20;
 const PIECES_MIN: usize = 2;
 
 /// Partitions whose pieces are on their way together, and the segments these go to.
-pub(crate) type Round = Vec<(PartitionSlot, Offset)>;
+pub(crate) type Round = Vec<(PartitionSlot, SegmentName)>;
 
 impl Storage {
     /// Lays down what the oldest groups hold: small pieces of many partitions in one round, the rest one by one.
@@ -98,7 +99,7 @@ impl Storage {
             }
             let Some(partition) = self.partition_mut(slot) else { continue };
             let Some(active) = partition.segments.last() else { continue };
-            let (base, position) = (active.base_offset, active.length);
+            let (base, position) = (active.name(), active.length);
             let file = active.file(partition.key, FileKind::Log);
             let batches = partition.tail.range(plan.from..plan.to);
             let parts: Vec<Bytes> = batches.clone().map(|batch| part_of(batch, spoil)).collect();

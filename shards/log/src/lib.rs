@@ -4,7 +4,10 @@
 
 mod checkpoint;
 mod checkpointing;
+mod cleaning;
+mod compaction;
 mod direct;
+mod dirt;
 pub mod disk;
 mod files;
 mod frame;
@@ -15,6 +18,7 @@ mod journal;
 mod lay_down;
 mod lay_round;
 mod lookup;
+mod offset_map;
 mod partition;
 mod read;
 mod recovery;

@@ -8,8 +8,12 @@ use pelton_wire::records;
 
 use crate::disk::DiskEffect;
 use crate::jobs::{Goal, Job, Outcome};
+use crate::segment::{Segment, SegmentName};
 use crate::storage::Storage;
-use crate::types::{FoundTimestamp, LookupStart, PartitionSlot};
+use crate::types::{FoundTimestamp, LookupStart, PartitionSlot, ReadPlan};
+
+/// No segment: the search begins.
+const BEFORE_ALL: SegmentName = SegmentName { base_offset: Offset(-1), generation: 0 };
 
 impl Storage {
     /// Begins the search for the first record from the log start offset and below `upper` whose timestamp is at least
@@ -38,7 +42,7 @@ impl Storage {
     fn start_lookup(&mut self, slot: PartitionSlot, goal: Goal, out: &mut Vec<DiskEffect>) -> LookupStart {
         let Some(partition) = self.partition(slot) else { return LookupStart::Ready(None) };
         let all_in_memory = partition.tail_holds(partition.log_start);
-        let mut job = Job { slot, goal, segment: Offset(-1), position: None };
+        let mut job = Job { slot, goal, segment: BEFORE_ALL, position: None };
         let outcome = match self.next_segment(&job).filter(|_| !all_in_memory) {
             None => self.look_through_tail(&job),
             Some(segment) => {
@@ -65,31 +69,60 @@ impl Storage {
     }
 
     /// The next segment behind the job's that can hold what it looks for.
-    fn next_segment(&self, job: &Job) -> Option<Offset> {
+    fn next_segment(&self, job: &Job) -> Option<SegmentName> {
         let (Goal::Timestamp { timestamp_ms, .. } | Goal::MaxTimestamp { timestamp_ms, .. }) = job.goal
         else {
             return None;
         };
         let partition = self.partition(job.slot)?;
-        let mut behind = partition.segments.iter().filter(|s| s.base_offset > job.segment);
-        let fits = |s: &&crate::segment::Segment| {
+        let mut behind = partition.segments.iter().filter(|s| s.base_offset > job.segment.base_offset);
+        let fits = |s: &&Segment| {
             s.length > 0 && s.max_timestamp_ms >= timestamp_ms && s.end_offset > partition.log_start
         };
-        behind.find(fits).map(|segment| segment.base_offset)
+        behind.find(fits).map(Segment::name)
     }
 
     /// A segment has been looked through: the next one, or what only memory has. Some = the job is done.
     pub(crate) fn leave_segment(&mut self, job: &mut Job) -> Option<Result<Outcome, String>> {
-        if let Goal::Read { .. } = job.goal {
-            return Some(Err(format!("segment {} ends before the offset it should hold", job.segment.0)));
-        }
-        match self.next_segment(job) {
-            Some(segment) => {
-                (job.segment, job.position) = (segment, None);
-                None
+        let next = match job.goal {
+            // What it held from the offset on was compacted away.
+            Goal::Read { .. } => self.partition(job.slot).and_then(|partition| {
+                let behind = |s: &&Segment| s.base_offset > job.segment.base_offset && s.length > 0;
+                partition.segments.iter().find(behind).map(Segment::name)
+            }),
+            _ => self.next_segment(job),
+        };
+        self.enter(job, next)
+    }
+
+    /// The job's segment is not part of the log any more: the one that took its place, or what only memory has.
+    pub(crate) fn find_segment(&mut self, job: &mut Job) -> Option<Result<Outcome, String>> {
+        let partition = self.partition(job.slot)?;
+        let next = match job.goal {
+            Goal::Read { offset, .. } if offset < partition.log_start => {
+                return Some(Err(format!("offset {} of {} was deleted meanwhile", offset.0, partition.key)));
             }
-            None => Some(self.look_through_tail(job).map(Outcome::Lookup)),
+            Goal::Read { offset, .. } => partition.segment_from(offset).map(Segment::name),
+            // What lies before was looked through, and compaction brings nothing back.
+            _ => {
+                let base_offset = Offset(job.segment.base_offset.0 - 1);
+                self.next_segment(&Job { segment: SegmentName { base_offset, generation: 0 }, ..*job })
+            }
+        };
+        self.enter(job, next)
+    }
+
+    fn enter(&self, job: &mut Job, segment: Option<SegmentName>) -> Option<Result<Outcome, String>> {
+        if let Some(segment) = segment {
+            (job.segment, job.position) = (segment, None);
+            return None;
         }
+        if let Goal::Read { offset, max_bytes, upper, whole_first, .. } = job.goal {
+            let partition = self.partition(job.slot);
+            let plan = partition.map(|p| p.read_tail(offset, max_bytes, upper, whole_first));
+            return Some(Ok(Outcome::Read(plan.unwrap_or(ReadPlan::Empty))));
+        }
+        Some(self.look_through_tail(job).map(Outcome::Lookup))
     }
 
     fn look_through_tail(&self, job: &Job) -> Result<Option<FoundTimestamp>, String> {
@@ -114,7 +147,10 @@ impl Storage {
     /// Looks at the records of a batch.
     pub(crate) fn look_into(&self, job: &Job, batch: &Bytes) -> Result<Option<FoundTimestamp>, String> {
         let Some((info, _)) = BatchIter::new(batch).next() else {
-            return Err(format!("segment {} ends within a record batch: it is damaged", job.segment.0));
+            return Err(format!(
+                "segment {} ends within a record batch: it is damaged",
+                job.segment.base_offset.0
+            ));
         };
         let cap = self.config.unpack_bytes_max;
         let start = self.log_start_offset(job.slot);

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use pelton_model::{Offset, PartitionKey, TopicConfig};
 
 use crate::disk::FileKind;
-use crate::segment::{BatchFact, RollState, Segment};
+use crate::segment::{BatchFact, RollState, Segment, SegmentName};
 use crate::types::ReadPlan;
 
 /// Places remembered where a reader stopped, per partition.
@@ -61,7 +61,7 @@ pub struct Laying {
 #[derive(Clone, Copy, Debug)]
 struct Resume {
     offset: Offset,
-    segment: Offset,
+    segment: SegmentName,
     position: u64,
 }
 
@@ -84,6 +84,10 @@ pub struct PartitionLog {
     pub flushed_end: Offset,
     /// Offset up to which segments have it on stable storage.
     pub laid_end: Offset,
+    /// Offset up to which compaction has been: behind it the log is dirty.
+    pub cleaned_end: Offset,
+    /// Compaction failed on it, and would again.
+    pub uncleanable: bool,
     /// Recent batches, ascending, without gaps, up to the last sealed one.
     pub tail: VecDeque<TailBatch>,
     /// Bytes of the tail that no segment has.
@@ -120,6 +124,8 @@ impl PartitionLog {
             written_end: start,
             flushed_end: start,
             laid_end: start,
+            cleaned_end: Offset(0),
+            uncleanable: false,
             tail: VecDeque::new(),
             unlaid_bytes: 0,
             segments: Vec::new(),
@@ -222,9 +228,21 @@ impl PartitionLog {
         self.tail.partition_point(|batch| batch.fact.base_offset < laid_end)
     }
 
+    /// Whether a compacted log has segments that have ended, but in memory only: compaction waits for them.
+    pub fn has_ended_in_memory(&self) -> bool {
+        self.config.compacted && self.tail.range(self.first_unlaid()..).any(|batch| batch.begins_segment)
+    }
+
     /// Drops the batches of groups up to `sequence`; they are in segments.
     pub fn evict(&mut self, sequence: u64) {
         while self.tail.front().is_some_and(|batch| batch.sequence <= sequence) {
+            self.tail.pop_front();
+        }
+    }
+
+    /// Drops the batches below `end`, all of which segments have.
+    pub fn forget_tail_below(&mut self, end: Offset) {
+        while self.tail.front().is_some_and(|batch| batch.fact.last_offset < end) {
             self.tail.pop_front();
         }
     }
@@ -254,24 +272,23 @@ impl PartitionLog {
         if batches.is_empty() { ReadPlan::Empty } else { ReadPlan::Memory { batches } }
     }
 
-    /// Index of the segment that holds `offset`, which lies below `laid_end`.
-    pub fn segment_index(&self, offset: Offset) -> Option<usize> {
-        let after = self.segments.partition_point(|segment| segment.base_offset <= offset);
-        after.checked_sub(1).filter(|index| offset < self.segments[*index].end_offset)
+    /// The segment that holds `offset`, or, as compaction leaves gaps, the next one behind it.
+    pub fn segment_from(&self, offset: Offset) -> Option<&Segment> {
+        self.segments.get(self.segments.partition_point(|segment| segment.end_offset <= offset))
     }
 
-    /// A segment by its base offset.
-    pub fn segment_at(&self, base_offset: Offset) -> Option<usize> {
-        self.segments.binary_search_by_key(&base_offset, |segment| segment.base_offset).ok()
+    /// A segment's place.
+    pub fn segment_at(&self, name: SegmentName) -> Option<usize> {
+        self.segments.binary_search_by_key(&name, Segment::name).ok()
     }
 
-    /// A segment by its base offset.
-    pub fn segment(&self, base_offset: Offset) -> Option<&Segment> {
-        self.segment_at(base_offset).map(|index| &self.segments[index])
+    /// A segment; none if it is gone.
+    pub fn segment(&self, name: SegmentName) -> Option<&Segment> {
+        self.segment_at(name).map(|index| &self.segments[index])
     }
 
     /// Remembers that the batch with `offset` begins at `position`.
-    pub fn remember(&mut self, offset: Offset, segment: Offset, position: u64) {
+    pub fn remember(&mut self, offset: Offset, segment: SegmentName, position: u64) {
         if self.resume.iter().any(|resume| resume.offset == offset) {
             return;
         }
@@ -281,8 +298,13 @@ impl PartitionLog {
         self.resume.push_back(Resume { offset, segment, position });
     }
 
+    /// Segments have changed: forgets where readers stopped.
+    pub fn forget_places(&mut self) {
+        self.resume.clear();
+    }
+
     /// Where the batch with `offset` begins in `segment`, if a reader stopped there.
-    pub fn remembered(&self, offset: Offset, segment: Offset) -> Option<u64> {
+    pub fn remembered(&self, offset: Offset, segment: SegmentName) -> Option<u64> {
         self.resume
             .iter()
             .find(|resume| resume.offset == offset && resume.segment == segment)

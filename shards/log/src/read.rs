@@ -4,7 +4,7 @@
 use pelton_model::Offset;
 use pelton_wire::record_batch::BatchInfo;
 
-use crate::disk::DiskEffect;
+use crate::disk::{DiskEffect, FileKind};
 use crate::jobs::{Goal, Job, Outcome, Verdict};
 use crate::storage::{Op, Storage};
 use crate::types::{PartitionSlot, ReadError, ReadPlan, ReadStart};
@@ -37,19 +37,18 @@ impl Storage {
         if partition.tail_holds(offset) {
             return Ok(ReadStart::Ready(partition.read_tail(offset, max_bytes, upper, whole_first)));
         }
-        let Some(index) = partition.segment_index(offset) else {
-            return Ok(ReadStart::Ready(ReadPlan::Empty));
+        let Some(segment) = partition.segment_from(offset) else {
+            return Ok(ReadStart::Ready(partition.read_tail(offset, max_bytes, upper, whole_first)));
         };
         let goal = Goal::Read { offset, max_bytes, upper, whole_first, into_memory };
-        let job = Job { slot, goal, segment: partition.segments[index].base_offset, position: None };
+        let job = Job { slot, goal, segment: segment.name(), position: None };
         let token = self.token();
         match self.known_read(&job) {
             Some(Verdict::Done(Outcome::Read(plan))) => return Ok(ReadStart::Ready(plan)),
             Some(Verdict::Fetch { position, end }) => {
-                let file = self
-                    .partition(slot)
-                    .and_then(|p| Some(p.segment(job.segment)?.file(p.key, crate::disk::FileKind::Log)));
+                let file = self.partition(slot).map(|p| job.segment.file(p.key, FileKind::Log));
                 if let Some(file) = file {
+                    let job = Job { position: Some(position), ..job };
                     self.jobs.insert(token, job);
                     let ticket = self.ticket(Op::Fetch(token));
                     let length = (end - position) as usize;
@@ -71,7 +70,7 @@ impl Storage {
         let Goal::Read { offset, max_bytes, upper, into_memory, .. } = job.goal else { return None };
         let partition = self.partition(job.slot)?;
         let segment = partition.segment(job.segment)?;
-        let begins = offset == segment.base_offset;
+        let begins = offset <= segment.base_offset;
         let position = if begins { 0 } else { partition.remembered(offset, job.segment)? };
         let end = partition.known_range(segment, position, max_bytes, upper)?;
         Some(self.range_verdict(job, position, end, into_memory))

@@ -15,7 +15,7 @@ use crate::journal::{Group, GroupState};
 use crate::lay_down::settle;
 use crate::partition::{PartitionLog, TailBatch};
 use crate::recovery::{Found, corrupt};
-use crate::segment::{BatchFact, RollState, Segment};
+use crate::segment::{BatchFact, RollState, Segment, SegmentName};
 use crate::storage::Storage;
 use crate::stretch::batches_of;
 use crate::types::{PartitionSlot, Recovered, RecoveredPartition, RecoveryError, ReplayedBatch};
@@ -49,7 +49,8 @@ pub(crate) fn replay(
     for row in &checkpoint.doomed {
         let topic_id = pelton_model::TopicId(uuid::Uuid::from_bytes(row.topic_id));
         let key = PartitionKey { topic_id, partition: row.partition };
-        replay.storage.doomed.add(PartitionSlot(u32::MAX), key, Offset(row.base_offset), now.monotonic_ns, 0);
+        let name = SegmentName { base_offset: Offset(row.base_offset), generation: row.generation };
+        replay.storage.doomed.add(PartitionSlot(u32::MAX), key, name, now.monotonic_ns, 0);
     }
     for data in checkpoint.partitions {
         let slot = replay.storage.insert(partition_of(&data));
@@ -68,6 +69,7 @@ fn partition_of(data: &PartitionData) -> PartitionLog {
     let mut partition = PartitionLog::new(data.key(), Offset(data.laid_end_offset));
     partition.log_start = Offset(data.log_start_offset);
     partition.next_log_start = partition.log_start;
+    partition.cleaned_end = Offset(data.cleaned_end_offset);
     partition.segments = data.segments.iter().map(Segment::from_data).collect();
     if data.segment_bytes > 0 {
         partition.config.segment_bytes = data.segment_bytes;
@@ -111,12 +113,26 @@ impl Replay<'_> {
                         partition.next_log_start = partition.log_start;
                     }
                 }
+                EntryKind::CleanedSegment => self.doom_unlisted(entry),
             }
         }
         group.resident = group.unlaid > 0;
         self.recovered.groups += 1;
         self.storage.journal.restore(group);
         Ok(())
+    }
+
+    /// A result of compaction: if the checkpoint does not have it, its files, whole or not, are to be removed.
+    fn doom_unlisted(&mut self, entry: &Entry) {
+        let Some(generation) = entry.payload.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) else {
+            return;
+        };
+        let name = SegmentName { base_offset: entry.value, generation };
+        let listed = self.known(entry.key).is_some_and(|partition| partition.segment(name).is_some());
+        if !listed {
+            let due_ns = self.now.monotonic_ns;
+            self.storage.doomed.add(PartitionSlot(u32::MAX), entry.key, name, due_ns, 0);
+        }
     }
 
     fn known(&mut self, key: PartitionKey) -> Option<&mut PartitionLog> {

@@ -31,13 +31,21 @@ pub enum Sabotage {
     DeleteBeforeCheckpoint,
     /// Counts a round of small pieces as laid down when it has only been started.
     RoundNotAwaited,
+    /// Compaction puts a new segment in place that is not on stable storage.
+    SwapBeforeSync,
+    /// Compaction drops records without value at once.
+    TombstoneTooEarly,
+    /// Compaction drops the last batch of an active producer.
+    ForgetLastSequence,
+    /// Compaction drops the last record of a key.
+    CompactTooMuch,
     /// Recovery believes a header in the journal without looking for the batch in the segment.
     DirectNotVerified,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Sabotage; 15] = [
+    pub const ALL: [Sabotage; 19] = [
         Sabotage::AckBeforeFlush,
         Sabotage::CutAtWrongPlace,
         Sabotage::SkipFrameCrc,
@@ -53,6 +61,10 @@ impl Sabotage {
         Sabotage::RetentionTooEager,
         Sabotage::DeleteBeforeCheckpoint,
         Sabotage::RoundNotAwaited,
+        Sabotage::SwapBeforeSync,
+        Sabotage::TombstoneTooEarly,
+        Sabotage::ForgetLastSequence,
+        Sabotage::CompactTooMuch,
     ];
 
     /// Its name on the command line.
@@ -73,6 +85,10 @@ impl Sabotage {
             Sabotage::RetentionTooEager => "retention-too-eager",
             Sabotage::DeleteBeforeCheckpoint => "delete-before-checkpoint",
             Sabotage::RoundNotAwaited => "round-not-awaited",
+            Sabotage::SwapBeforeSync => "swap-before-sync",
+            Sabotage::TombstoneTooEarly => "tombstone-too-early",
+            Sabotage::ForgetLastSequence => "forget-last-sequence",
+            Sabotage::CompactTooMuch => "compact-too-much",
         }
     }
 }

@@ -6,12 +6,30 @@ use crate::checkpoint::SegmentData;
 use crate::disk::{FileKind, SegmentFile};
 use crate::index::SparseIndex;
 
+/// Which segment of a partition: never used again for other bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct SegmentName {
+    /// Offset of the first record, or of the first there was before compaction.
+    pub base_offset: Offset,
+    /// 0 as appended; else the result of one compaction.
+    pub generation: u64,
+}
+
+impl SegmentName {
+    /// One of its files.
+    pub fn file(self, partition: PartitionKey, kind: FileKind) -> SegmentFile {
+        SegmentFile { partition, base_offset: self.base_offset, generation: self.generation, kind }
+    }
+}
+
 /// A segment.
 #[derive(Clone, Debug)]
 pub struct Segment {
     /// Offset of the first record.
     pub base_offset: Offset,
-    /// Offset behind the last record on stable storage.
+    /// See [`SegmentName`].
+    pub generation: u64,
+    /// Offset behind the last record on stable storage, or behind the last there was before compaction.
     pub end_offset: Offset,
     /// Bytes of log on stable storage.
     pub length: u64,
@@ -43,6 +61,7 @@ impl Segment {
     pub fn new(base_offset: Offset, created_ms: i64) -> Segment {
         Segment {
             base_offset,
+            generation: 0,
             end_offset: base_offset,
             length: 0,
             max_timestamp_ms: i64::MIN,
@@ -56,6 +75,7 @@ impl Segment {
     pub fn from_data(data: &SegmentData) -> Segment {
         Segment {
             base_offset: Offset(data.base_offset),
+            generation: data.generation,
             end_offset: Offset(data.end_offset),
             length: data.length,
             max_timestamp_ms: data.max_timestamp_ms,
@@ -69,6 +89,7 @@ impl Segment {
     pub fn to_data(&self) -> SegmentData {
         SegmentData {
             base_offset: self.base_offset.0,
+            generation: self.generation,
             end_offset: self.end_offset.0,
             length: self.length,
             max_timestamp_ms: self.max_timestamp_ms,
@@ -77,9 +98,14 @@ impl Segment {
         }
     }
 
+    /// Which it is.
+    pub fn name(&self) -> SegmentName {
+        SegmentName { base_offset: self.base_offset, generation: self.generation }
+    }
+
     /// One of its files.
     pub fn file(&self, partition: PartitionKey, kind: FileKind) -> SegmentFile {
-        SegmentFile { partition, base_offset: self.base_offset, kind }
+        self.name().file(partition, kind)
     }
 
     /// Takes in a batch that is now on stable storage at its end.

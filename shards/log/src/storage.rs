@@ -9,6 +9,7 @@ use pelton_model::{LeaderEpoch, Now, Offset, PartitionKey, TopicConfig};
 use pelton_wire::record_batch::{self, BatchIter};
 
 use crate::checkpointing::Checkpointing;
+use crate::compaction::Compaction;
 use crate::disk::{DiskDone, DiskEffect, DiskError, Ticket};
 use crate::files::Doomed;
 use crate::frame::{EntryKind, NO_PARTITION};
@@ -17,6 +18,7 @@ use crate::jobs::Job;
 use crate::journal::{Journal, Pending};
 use crate::lay_round::Round;
 use crate::partition::PartitionLog;
+use crate::segment::SegmentName;
 use crate::types::*;
 
 /// What an operation in flight is for.
@@ -32,19 +34,23 @@ pub(crate) enum Op {
     },
     /// Of what an earlier life wrote.
     RecoverySync,
-    Lay(PartitionSlot, Offset),
-    LayPartial(PartitionSlot, Offset),
+    Lay(PartitionSlot, SegmentName),
+    LayPartial(PartitionSlot, SegmentName),
     LayRound(Round),
     Checkpoint,
-    Truncate(PartitionSlot, Offset),
-    IndexWrite(PartitionSlot, Offset),
-    IndexSync(PartitionSlot, Offset),
+    Truncate(PartitionSlot, SegmentName),
+    IndexWrite(PartitionSlot, SegmentName),
+    IndexSync(PartitionSlot, SegmentName),
     Delete(u64),
-    LoadIndex(PartitionSlot, Offset),
-    LoadScan(PartitionSlot, Offset),
+    LoadIndex(PartitionSlot, SegmentName),
+    LoadScan(PartitionSlot, SegmentName),
     Scan(ReadToken),
     Batch(ReadToken),
     Fetch(ReadToken),
+    /// Bytes wanted.
+    CompactRead(u64),
+    CompactWrite(PartitionSlot, SegmentName),
+    CompactSync(PartitionSlot, SegmentName),
     /// Only to be told when the device is quiet, at the end of a stop that cannot be clean.
     LastWord,
 }
@@ -85,14 +91,19 @@ pub struct Storage {
     pub(crate) start_facts: VecDeque<(u64, PartitionSlot, Offset)>,
     /// Of these it has been.
     pub(crate) started: Vec<PartitionSlot>,
-    pub(crate) loads: BTreeMap<(PartitionSlot, Offset), IndexLoad>,
-    pub(crate) loaded: VecDeque<(PartitionSlot, Offset)>,
+    pub(crate) loads: BTreeMap<(PartitionSlot, SegmentName), IndexLoad>,
+    pub(crate) loaded: VecDeque<(PartitionSlot, SegmentName)>,
     pub(crate) jobs: BTreeMap<ReadToken, Job>,
     /// Active segments whose index is still to be written, at a clean stop.
-    pub(crate) last_indexes: Option<Vec<(PartitionSlot, Offset)>>,
+    pub(crate) last_indexes: Option<Vec<(PartitionSlot, SegmentName)>>,
     /// The last operation of a stop that cannot be clean is in flight.
     pub(crate) last_word: bool,
     pub(crate) retry_at_ns: Option<u64>,
+    /// The compaction under way, and how the last one ended.
+    pub(crate) compaction: Option<Box<Compaction>>,
+    pub(crate) compaction_report: Option<CompactionReport>,
+    /// Results of compaction so far in this life.
+    pub(crate) next_generation: u32,
     starved: Cell<bool>,
     said: Health,
     next_ticket: u64,
@@ -140,6 +151,9 @@ impl Storage {
             last_indexes: None,
             last_word: false,
             retry_at_ns: None,
+            compaction: None,
+            compaction_report: None,
+            next_generation: 0,
             starved: Cell::new(false),
             said: Health::Healthy,
             next_ticket: 0,
@@ -168,6 +182,7 @@ impl Storage {
     pub fn set_config(&mut self, slot: PartitionSlot, config: &TopicConfig) {
         if let Some(partition) = self.partition_mut(slot) {
             partition.config = config.clone();
+            partition.uncleanable = false;
         }
     }
 
@@ -351,6 +366,7 @@ impl Storage {
         self.seal_groups(now, out);
         self.evict_tail();
         self.start_lay_downs(now, out);
+        self.continue_compaction(now, out);
         self.delete_doomed(now, out);
         self.checkpoint_if_due(now, snapshots, out);
         // Last, since everything above may want a flush, and nothing else may call for another turn.
@@ -379,8 +395,11 @@ impl Storage {
                     || self.retry_at_ns.is_some();
                 let doomed_ns = self.doomed.due_ns(checkpoint_comes).filter(|_| !self.stopping);
                 let flush_due_ns = if busy { None } else { self.journal.flush_due_ns() };
-                let again_ns = self.checkpointing.again_ns;
-                [self.retry_at_ns, doomed_ns, flush_due_ns, again_ns].into_iter().flatten().min()
+                let (again_ns, compaction_ns) = (self.checkpointing.again_ns, self.compaction_due_ns());
+                [self.retry_at_ns, doomed_ns, flush_due_ns, again_ns, compaction_ns]
+                    .into_iter()
+                    .flatten()
+                    .min()
             }
         }
     }
@@ -406,7 +425,10 @@ impl Storage {
             Op::LoadScan(slot, base) => self.handle_load_scan(slot, base, done.result, out, progress),
             Op::Scan(token) => self.handle_scan(token, done.result, out, progress),
             Op::Batch(token) => self.handle_batch(token, done.result, out, progress),
-            Op::Fetch(token) => self.handle_fetch(token, done.result, progress),
+            Op::Fetch(token) => self.handle_fetch(token, done.result, out, progress),
+            Op::CompactRead(length) => self.handle_compaction_read(length, done.result),
+            Op::CompactWrite(slot, name) => self.handle_compaction_write(slot, name, false, done.result),
+            Op::CompactSync(slot, name) => self.handle_compaction_write(slot, name, true, done.result),
             Op::LastWord => {
                 self.phase = Phase::Stopped;
                 progress.stopped = true;

@@ -10,7 +10,7 @@ use crate::disk::SegmentFile;
 use crate::sabotage::Sabotage;
 
 /// A partition of this shard: dense, never reused in the life of the process.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct PartitionSlot(pub u32);
 
 /// The journal group that holds a change. A change is stable once [`crate::Storage::flushed`] has reached its point.
@@ -48,6 +48,10 @@ pub struct StorageConfig {
     pub rebuild_read_bytes: usize,
     /// Largest uncompressed size of a batch that a timestamp lookup unpacks, bytes.
     pub unpack_bytes_max: usize,
+    /// Memory of the keys of a compaction, bytes (`log.cleaner.dedupe.buffer.size`, this shard's share).
+    pub dedupe_bytes: usize,
+    /// Bytes compaction reads and writes in a second, about; 0 = as many as its share of the shard allows.
+    pub compaction_bytes_per_second: u64,
     /// Wait before trying again what failed for want of space, milliseconds.
     pub retry_ms: i64,
     /// A fault on purpose, for the simulator.
@@ -80,6 +84,8 @@ impl Default for StorageConfig {
             index_bytes: 16 << 20,
             rebuild_read_bytes: 1 << 20,
             unpack_bytes_max: 128 << 20,
+            dedupe_bytes: 128 << 20,
+            compaction_bytes_per_second: 0,
             retry_ms: 1000,
             #[cfg(feature = "sabotage")]
             sabotage: None,
@@ -336,6 +342,30 @@ pub struct Progress {
     pub failed: Option<String>,
     /// The device is full (said once per episode); data stay in the journal and lay-down is tried again.
     pub no_space: Option<String>,
+}
+
+/// How much of a log compaction would find to do; the greater the more urgent.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Dirt {
+    /// `max.compaction.lag.ms` has passed.
+    pub overdue: bool,
+    /// Share of its bytes that were not compacted yet, in millionths.
+    pub ratio_ppm: u64,
+}
+
+/// How a compaction ended.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CompactionReport {
+    /// The partition.
+    pub slot: PartitionSlot,
+    /// Bytes of log looked through to be rewritten.
+    pub read_bytes: u64,
+    /// Of these, what stayed.
+    pub kept_bytes: u64,
+    /// It did not come to its end; what was done counts.
+    pub ended_early: bool,
+    /// Why, if an operator should know.
+    pub failure: Option<String>,
 }
 
 /// The state of the storage.

@@ -85,6 +85,14 @@ pub struct BrokerConfig {
     pub retention_check_interval_ms: i64,
     /// `log.initial.task.delay.ms`: before the first of these, milliseconds.
     pub initial_task_delay_ms: i64,
+    /// `log.cleaner.enable`: compact topics whose policy says so.
+    pub cleaner_enabled: bool,
+    /// `log.cleaner.backoff.ms`: between two looks for logs to compact, milliseconds.
+    pub cleaner_backoff_ms: i64,
+    /// `log.cleaner.dedupe.buffer.size`: memory for keys of all compactions of the node, bytes.
+    pub cleaner_dedupe_bytes: usize,
+    /// `log.cleaner.io.max.bytes.per.second`, of the node; 0 = without limit.
+    pub cleaner_bytes_per_second: u64,
     /// `log.*` defaults for topics, as (topic config name, value).
     pub topic_defaults: Vec<(String, String)>,
     /// Every broker setting given by the user, as (name, value), for DescribeConfigs.
@@ -124,6 +132,10 @@ impl BrokerConfig {
             offsets_topic_segment_bytes: 104_857_600,
             retention_check_interval_ms: 300_000,
             initial_task_delay_ms: 30_000,
+            cleaner_enabled: true,
+            cleaner_backoff_ms: 15_000,
+            cleaner_dedupe_bytes: 128 * 1024 * 1024,
+            cleaner_bytes_per_second: 0,
             topic_defaults: Vec::new(),
             given: Vec::new(),
         }

@@ -127,7 +127,12 @@ pub fn path_under(root_path: &Path, file: SegmentFile) -> PathBuf {
         FileKind::Log => "log",
         FileKind::Index => "index",
     };
-    root_path.join(file.partition.to_string()).join(format!("{:020}.{extension}", file.base_offset.0))
+    let base_offset = file.base_offset.0;
+    let name = match file.generation {
+        0 => format!("{base_offset:020}.{extension}"),
+        generation => format!("{base_offset:020}-{generation:016x}.{extension}"),
+    };
+    root_path.join(file.partition.to_string()).join(name)
 }
 
 /// Reads segments under `root_path` for recovery. Blocks; for the start of a shard.

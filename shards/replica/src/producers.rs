@@ -176,6 +176,12 @@ impl Producers {
         });
     }
 
+    /// The offset of the last record of each, which compaction must leave a trace of.
+    pub fn last_offsets(&self) -> BTreeMap<i64, Offset> {
+        let last = |producer: &Producer| producer.batches.back().map(|batch| batch.last_offset);
+        self.by_id.iter().filter_map(|(id, producer)| Some((*id, last(producer)?))).collect()
+    }
+
     /// For a checkpoint.
     pub fn snapshot(&self) -> Vec<u8> {
         let mut bytes = vec![1];

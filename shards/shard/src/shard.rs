@@ -85,6 +85,7 @@ pub struct Shard {
     sweep_connections_ns: Option<u64>,
     sweep_produces_ns: Option<u64>,
     pub(crate) retention_sweep: crate::upkeep::Sweep,
+    pub(crate) cleaner: crate::upkeep::Cleaner,
 }
 
 impl Shard {
@@ -170,6 +171,7 @@ impl Shard {
             sweep_connections_ns: None,
             sweep_produces_ns: None,
             retention_sweep: Default::default(),
+            cleaner: Default::default(),
         };
         let report = recovered.report();
         out.push(Effect::Log { level: LogLevel::Info, text: format!("shard {}: {report}", id.0) });
@@ -227,6 +229,7 @@ impl Shard {
         let snapshot =
             Snapshot { partitions: &self.partitions, image: &self.image, recovered: &self.recovered };
         self.storage.end_turn(now, &snapshot, &mut self.disk);
+        self.handle_compaction_end(now, out);
         self.emit_disk(out);
         // Before that, a reader might be shown what was recovered and a second crash could still take away.
         if self.installed && !self.ready && self.storage.is_ready() {
@@ -251,6 +254,7 @@ impl Shard {
             self.sweep_connections_ns,
             self.sweep_produces_ns,
             self.retention_sweep.due_ns,
+            self.cleaner.sweep.due_ns,
         ]
         .into_iter()
         .flatten()
@@ -535,6 +539,8 @@ fn storage_config(config: &BrokerConfig) -> StorageConfig {
         writes_in_flight: config.journal_writes_in_flight,
         direct_bytes: config.direct_bytes,
         tail_bytes: config.tail_bytes,
+        dedupe_bytes: config.cleaner_dedupe_bytes / usize::from(config.shards.max(1)),
+        compaction_bytes_per_second: config.cleaner_bytes_per_second / u64::from(config.shards.max(1)),
         ..StorageConfig::default()
     }
 }

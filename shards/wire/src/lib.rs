@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api_key;
+pub mod compact;
 pub mod compression;
 pub mod consumer_protocol;
 pub mod crc;

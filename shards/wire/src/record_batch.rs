@@ -13,10 +13,12 @@ pub const LENGTH_PREFIX_BYTES: usize = 12;
 const CRC_FROM: usize = 21;
 const ATTRIBUTES_AT: usize = 21;
 const MAX_TIMESTAMP_AT: usize = 35;
-const CODEC_MASK: i16 = 0x07;
+pub(crate) const CODEC_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
+/// The base timestamp is the time from which tombstones of the batch may go (KIP-534).
+pub(crate) const DELETE_HORIZON: i16 = 0x40;
 
 /// The fixed part of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -61,6 +63,11 @@ impl BatchInfo {
     /// Stamped by the broker: every record has the batch's largest timestamp.
     pub fn is_log_append_time(&self) -> bool {
         self.attributes & LOG_APPEND_TIME != 0
+    }
+    /// Time from which records without value may be compacted away, milliseconds (KIP-534); none before compaction has met
+    /// one.
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON != 0).then_some(self.base_timestamp)
     }
     /// Offset of the last record.
     pub fn last_offset(&self) -> i64 {

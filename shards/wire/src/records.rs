@@ -48,6 +48,16 @@ impl Records {
         Ok(Records { info, bytes })
     }
 
+    /// The batch's header.
+    pub fn info(&self) -> &record_batch::BatchInfo {
+        &self.info
+    }
+
+    /// The records as bytes, out of their compression.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The records in order; an error ends them.
     pub fn iter(&self) -> impl Iterator<Item = Result<Record<'_>, BatchError>> {
         let mut reader = Reader::new(&self.bytes, 0);
@@ -251,12 +261,17 @@ impl BatchBuilder {
 }
 
 fn write_varlong(writer: &mut Writer, value: i64) {
+    put_varlong(&mut writer.bytes, value);
+}
+
+/// Appends a variable-length number.
+pub(crate) fn put_varlong(bytes: &mut Vec<u8>, value: i64) {
     let mut value = ((value << 1) ^ (value >> 63)) as u64;
     while value >= 0x80 {
-        writer.bytes.push((value & 0x7f) as u8 | 0x80);
+        bytes.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    writer.bytes.push(value as u8);
+    bytes.push(value as u8);
 }
 
 fn write_bytes(writer: &mut Writer, value: Option<&[u8]>) {

@@ -232,9 +232,15 @@ impl Client {
             builder = builder.producer(id, epoch, sequence);
         }
         for index in 0..sending.records {
-            let key = payload(self.id, sending.sequence, index);
+            let name = payload(self.id, sending.sequence, index);
             let value = vec![(sending.sequence as u8).wrapping_add(index as u8); sending.size_bytes];
-            builder.add(now_ms, Some(&key), Some(&value), &[]);
+            if self.topic == COMPACTED {
+                let (key, is_tombstone) = key_of(self.id, sending.sequence, index);
+                let value = (!is_tombstone).then_some(&value[..]);
+                builder.add(now_ms, Some(&[key]), value, &[("name", Some(&name))]);
+            } else {
+                builder.add(now_ms, Some(&name), Some(&value), &[]);
+            }
         }
         Bytes::from(builder.build().expect("a batch we build"))
     }
@@ -421,6 +427,15 @@ pub fn earliest_body(topic: &str, partition: i32) -> m::ListOffsetsRequestData {
         }],
         ..Default::default()
     }
+}
+
+/// The topic whose records have few keys; their names are in a header.
+pub const COMPACTED: &str = "compacted";
+
+/// Key of a record of the compacted topic, and whether it has no value.
+pub fn key_of(client: u32, sequence: u64, index: i32) -> (u8, bool) {
+    let mixed = (u64::from(client) << 40 ^ sequence << 8 ^ index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    ((mixed >> 60) as u8, (mixed >> 40).is_multiple_of(5))
 }
 
 /// The key of a record: who sent it, in which batch, where in it.

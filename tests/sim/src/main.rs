@@ -70,8 +70,8 @@ impl Tally {
 }
 
 fn seeds(start: u64, count: u64, tally: &mut Tally) {
-    let (mut events, mut restarts, mut acknowledged, mut read, mut dropped) = (0, 0, 0, 0, 0);
-    let (mut commits, mut assignments) = (0, 0);
+    let (mut events, mut restarts, mut acknowledged, mut read) = (0, 0, 0, 0);
+    let (mut dropped, mut compacted, mut commits, mut assignments) = (0, 0, 0, 0);
     for seed in start..start + count {
         let result = scenario::run(seed, false, None).map(|summary| {
             events += summary.events;
@@ -81,12 +81,14 @@ fn seeds(start: u64, count: u64, tally: &mut Tally) {
             dropped += summary.dropped;
             commits += summary.commits;
             assignments += summary.assignments;
+            compacted += summary.compacted;
         });
         tally.count(&format!("seed {seed} (again: pelton-sim --seed {seed} --trace)"), result);
     }
     println!(
         "{count} seeds: {events} events, {restarts} restarts, {acknowledged} records acknowledged, \
-         {dropped} dropped by retention, {read} read, {assignments} assignments, {commits} offsets committed"
+         {dropped} dropped by retention, {compacted} by compaction, {read} read, {assignments} assignments, \
+         {commits} offsets committed"
     );
 }
 

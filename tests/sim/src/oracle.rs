@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use pelton_wire::record_batch::{BatchIter, crc_matches};
-use pelton_wire::records::Records;
+use pelton_wire::records::{Record, Records};
+
+use crate::client::{COMPACTED, key_of};
 
 /// Who sent a record: client, batch, place in it.
 type Payload = (u32, u64, i32);
@@ -19,6 +21,15 @@ struct Sent {
     sent_ms: i64,
 }
 
+/// A partition as one reading from its beginning found it.
+#[derive(Default)]
+pub struct Whole {
+    /// Offsets of records.
+    offsets: std::collections::BTreeSet<i64>,
+    /// Producer ids and last offsets of batches.
+    batches: std::collections::BTreeSet<(i64, i64)>,
+}
+
 /// The judge.
 #[derive(Default)]
 pub struct Oracle {
@@ -29,6 +40,14 @@ pub struct Oracle {
     pub lossy_topics: Vec<String>,
     /// Topics whose old records may go, and at which age at the earliest, milliseconds.
     pub retained: BTreeMap<String, i64>,
+    /// `delete.retention.ms` of the compacted topic.
+    pub tombstone_ms: i64,
+    /// Clients whose producer ids, 1000 and more, must be remembered.
+    pub idempotent: Vec<u32>,
+    /// The reading of a whole partition that is under way.
+    pub whole: Whole,
+    /// Records that compaction let go.
+    pub compacted: u64,
     /// Records that retention let go.
     pub dropped: u64,
     /// Records acknowledged.
@@ -129,19 +148,22 @@ impl Oracle {
             if !crc_matches(batch) {
                 return Err(format!("{place}: the batch at {} has a wrong CRC", info.base_offset));
             }
-            if next.is_some_and(|next| next != info.base_offset) {
+            let gaps = topic == COMPACTED;
+            if next.is_some_and(|next| next > info.base_offset || (next < info.base_offset && !gaps)) {
                 return Err(format!("{place}: a gap before {}", info.base_offset));
             }
-            if next.is_none() && !(info.base_offset <= offset && offset <= info.last_offset()) {
+            let begins = info.base_offset <= offset || gaps;
+            if next.is_none() && !(begins && offset <= info.last_offset()) {
                 return Err(format!("{place}: a fetch of {offset} got the batch {}", info.base_offset));
             }
             next = Some(info.last_offset() + 1);
+            self.whole.batches.insert((info.producer_id, info.last_offset()));
             let unpacked = Records::of(batch, 1 << 26).map_err(|error| format!("{place}: {error}"))?;
             for record in unpacked.iter() {
                 let record = record.map_err(|error| format!("{place}: {error}"))?;
                 found.push((
                     record.offset,
-                    parse(record.key).ok_or_else(|| format!("{place}: a foreign record"))?,
+                    name_of(topic, &record).ok_or_else(|| format!("{place}: a foreign record"))?,
                 ));
             }
         }
@@ -160,6 +182,7 @@ impl Oracle {
         }
         for (at, payload) in found {
             self.read += 1;
+            self.whole.offsets.insert(at);
             if !self.sent.contains_key(&(payload.0, payload.1)) {
                 return Err(format!("{place} offset {at}: {payload:?} was never sent"));
             }
@@ -212,6 +235,79 @@ impl Oracle {
         }
         Ok(())
     }
+
+    /// As `judge`, of a compacted partition: of each key the last record is there, or it has no value and was old enough to
+    /// go, and then no earlier one is there either; and a batch of each producer's last sequence number.
+    pub fn judge_compacted(&mut self, partition: i32, start: i64, now_ms: i64) -> Result<(), String> {
+        let whole = std::mem::take(&mut self.whole);
+        let empty = BTreeMap::new();
+        let all = self.seen.get(&(COMPACTED.to_string(), partition)).unwrap_or(&empty);
+        let mut last: BTreeMap<u8, (i64, Payload)> = BTreeMap::new();
+        for (offset, payload) in all {
+            last.insert(key_of(payload.0, payload.1, payload.2).0, (*offset, *payload));
+        }
+        let place = format!("{COMPACTED}-{partition}");
+        for (key, (offset, payload)) in &last {
+            let is_tombstone = key_of(payload.0, payload.1, payload.2).1;
+            let sent_ms = self.sent.get(&(payload.0, payload.1)).map_or(i64::MAX, |sent| sent.sent_ms);
+            let expired = is_tombstone && now_ms - sent_ms > self.tombstone_ms;
+            let aged = self.retained.get(COMPACTED).is_some_and(|age_ms| now_ms - sent_ms > *age_ms);
+            if whole.offsets.contains(offset) || (*offset < start && aged) {
+                continue;
+            }
+            if !expired && !self.has_unknown_tombstone(partition, *key, now_ms) {
+                let (what, age_ms) = (if is_tombstone { "tombstone" } else { "record" }, now_ms - sent_ms);
+                return Err(format!(
+                    "{place} offset {offset}: {payload:?}, the last {what} of key {key}, {age_ms} ms old, is lost"
+                ));
+            }
+            let of_key = |at: &&i64| all.get(at).is_some_and(|p| key_of(p.0, p.1, p.2).0 == *key);
+            if let Some(earlier) = whole.offsets.iter().find(of_key) {
+                return Err(format!(
+                    "{place} offset {earlier}: key {key} was deleted at {offset} and is back"
+                ));
+            }
+        }
+        self.compacted +=
+            all.range(start..).filter(|(offset, _)| !whole.offsets.contains(offset)).count() as u64;
+        for ((client, sequence), sent) in &self.sent {
+            let Some(base) = sent.acknowledged_at else { continue };
+            if sent.topic != COMPACTED || sent.partition != partition || !self.idempotent.contains(client) {
+                continue;
+            }
+            let (id, end) = (1000 + i64::from(*client), base + i64::from(sent.records) - 1);
+            if end >= start && whole.batches.range((id, end)..=(id, i64::MAX)).next().is_none() {
+                return Err(format!(
+                    "{place}: no batch has the last sequence of client {client} ({sequence})"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Oracle {
+    /// Whether the key may have been deleted by a record of which nobody heard that it was appended, and which was old
+    /// enough to go before anybody read it.
+    fn has_unknown_tombstone(&self, partition: i32, key: u8, now_ms: i64) -> bool {
+        self.sent.iter().any(|((client, sequence), sent)| {
+            let mut keys = (0..sent.records).map(|index| key_of(*client, *sequence, index));
+            sent.topic == COMPACTED
+                && sent.partition == partition
+                && sent.acknowledged_at.is_none()
+                && now_ms - sent.sent_ms > self.tombstone_ms
+                && keys.any(|found| found == (key, true))
+        })
+    }
+}
+
+fn name_of(topic: &str, record: &Record<'_>) -> Option<Payload> {
+    if topic != COMPACTED {
+        return parse(record.key);
+    }
+    let name = parse(record.headers.first().and_then(|header| header.value))?;
+    let (key, is_tombstone) = key_of(name.0, name.1, name.2);
+    (record.key == Some(&[key]) && record.value.is_none() == is_tombstone).then_some(name)
 }
 
 fn parse(key: Option<&[u8]>) -> Option<Payload> {

@@ -5,8 +5,9 @@ use pelton_log::Sabotage as LogSabotage;
 use pelton_shard::Sabotage;
 use pelton_wire::messages as m;
 
-use crate::client::{self, Role};
+use crate::client::{self, COMPACTED, Role};
 use crate::disk::{Crash, Faults};
+use crate::oracle::Whole;
 use crate::party::Party;
 use crate::world::{Summary, World};
 
@@ -36,6 +37,7 @@ pub fn run(seed: u64, trace: bool, sabotage: Option<Sabotage>) -> Result<Summary
     world.summary.dropped = world.judges.records.dropped;
     world.summary.assignments = world.judges.groups.assignments;
     world.summary.commits = world.judges.groups.commits;
+    world.summary.compacted = world.judges.records.compacted;
     Ok(world.summary)
 }
 
@@ -48,7 +50,8 @@ fn create(world: &mut World) -> Result<(), String> {
     world.create_topic("async", partitions, &[("flush.messages", flush), ("flush.ms", "200")])?;
     world.judges.records.lossy_topics.push("async".to_string());
     create_expiring(world, partitions)?;
-    for topic in ["sync", "async", "expiring"] {
+    create_compacted(world, partitions)?;
+    for topic in ["sync", "async", "expiring", COMPACTED] {
         for shard in 0..shards {
             let mine: Vec<i32> = (0..partitions).filter(|partition| partition % shards == shard).collect();
             let goal = 20 + world.prng.below(150);
@@ -58,6 +61,9 @@ fn create(world: &mut World) -> Result<(), String> {
             } else {
                 Role::Plain
             };
+            if role == Role::Idempotent {
+                world.judges.records.idempotent.push(world.clients.len() as u32);
+            }
             world.add_client(role, topic, mine.clone(), goal, -1);
             let acks = [-1, 1, 0][world.prng.below(3) as usize];
             world.add_client(Role::Plain, topic, mine.clone(), goal / 2, acks);
@@ -86,6 +92,29 @@ fn create_expiring(world: &mut World, partitions: i32) -> Result<(), String> {
     world.judges.records.retained.insert("expiring".to_string(), age_ms);
     if lossy {
         world.judges.records.lossy_topics.push("expiring".to_string());
+    }
+    Ok(())
+}
+
+/// A topic of small segments that is compacted often, and in some runs also expires.
+fn create_compacted(world: &mut World, partitions: i32) -> Result<(), String> {
+    let pick = |world: &mut World, choices: [&'static str; 3]| choices[world.prng.below(3) as usize];
+    let tombstone_ms = pick(world, ["0", "40", "100000"]);
+    let expires = world.prng.one_in(4);
+    let configs = [
+        ("cleanup.policy", if expires { "compact,delete" } else { "compact" }),
+        ("retention.ms", "300"),
+        ("segment.ms", pick(world, ["5", "20", "100"])),
+        ("delete.retention.ms", tombstone_ms),
+        ("min.cleanable.dirty.ratio", pick(world, ["0", "0.3", "0.8"])),
+        ("min.compaction.lag.ms", pick(world, ["0", "0", "20"])),
+        ("max.compaction.lag.ms", pick(world, ["9223372036854775807", "50", "200"])),
+        ("file.delete.delay.ms", pick(world, ["0", "20", "1000"])),
+    ];
+    world.create_topic(COMPACTED, partitions, &configs)?;
+    world.judges.records.tombstone_ms = tombstone_ms.parse().unwrap_or(0);
+    if expires {
+        world.judges.records.retained.insert(COMPACTED.to_string(), 300);
     }
     Ok(())
 }
@@ -151,11 +180,16 @@ fn judge(world: &mut World) -> Result<(), String> {
             }
         }
     }
+    // Compaction comes to an end when nothing is appended any more.
+    world.pass(1_500)?;
     for (topic, partition) in &all {
         let start = world.earliest(topic, *partition)?;
         let range = read_whole(world, topic, *partition, start)?;
         let now_ms = world.now().wall_ms;
-        world.judges.records.judge(topic, *partition, range, now_ms)?;
+        match topic.as_str() {
+            COMPACTED => world.judges.records.judge_compacted(*partition, range.0, now_ms)?,
+            _ => world.judges.records.judge(topic, *partition, range, now_ms)?,
+        }
     }
     judge_expiry(world, &all)
 }
@@ -184,6 +218,7 @@ fn judge_expiry(world: &mut World, all: &[(String, i32)]) -> Result<(), String> 
 /// Reads a partition from `start` to its end; where it began, as retention may go on meanwhile, and ended.
 fn read_whole(world: &mut World, topic: &str, partition: i32, start: i64) -> Result<(i64, i64), String> {
     let (mut start, mut offset, mut turns) = (start, start, 0);
+    world.judges.records.whole = Whole::default();
     loop {
         let mut body = client::fetch_body(topic, partition, offset, &mut world.prng);
         body.max_wait_ms = 0;
@@ -193,6 +228,7 @@ fn read_whole(world: &mut World, topic: &str, partition: i32, start: i64) -> Res
         if data.error_code == 1 && world.judges.records.retained.contains_key(topic) {
             start = world.earliest(topic, partition)?;
             offset = start;
+            world.judges.records.whole = Whole::default();
             continue;
         }
         if data.error_code != 0 {

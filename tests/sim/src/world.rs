@@ -87,6 +87,8 @@ pub struct Summary {
     pub assignments: u64,
     /// Offsets committed and acknowledged.
     pub commits: u64,
+    /// Records that compaction let go.
+    pub compacted: u64,
 }
 
 /// The simulation.
@@ -141,6 +143,8 @@ impl World {
             offsets_topic_partitions: i32::from(shards) * (1 + prng.below(2) as i32),
             offsets_topic_segment_bytes: 1 << 20,
             group: groups::config(&mut prng),
+            cleaner_backoff_ms: 1 + prng.below(40) as i64,
+            cleaner_dedupe_bytes: [100, 500, 1 << 20][prng.below(3) as usize],
             ..BrokerConfig::defaults()
         };
         let disk_ns = if prng.one_in(3) { 20 * MS } else { 2 * MS };
@@ -469,6 +473,10 @@ impl World {
 
     fn event(&mut self, shard: u16, event: Event) {
         if matches!(event, Event::Tick) {
+            // One that was overtaken by an earlier deadline is none.
+            if self.ticks[usize::from(shard)].is_none_or(|tick| tick > self.now_ns) {
+                return;
+            }
             self.ticks[usize::from(shard)] = None;
         }
         self.summary.events += 1;

@@ -108,6 +108,13 @@ impl Disk {
         self.files.keys().copied().collect()
     }
 
+    pub fn flip(&mut self, file: &SegmentFile, at: usize) {
+        if let Some(file) = self.files.get_mut(file) {
+            file.sync();
+            file.stable[at] ^= 1;
+        }
+    }
+
     pub fn remove(&mut self, file: &SegmentFile) {
         self.files.remove(file);
     }

@@ -1,5 +1,6 @@
 //! Tests of the whole storage against a disk in memory.
 
+mod compacting;
 mod crash;
 mod disk;
 mod durability;

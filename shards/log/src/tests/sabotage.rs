@@ -2,6 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use pelton_model::Prng;
+
+use super::compacting::{crash_at, last_batch_of_producer, tombstones};
 use super::random::live;
 use super::world::*;
 use crate::*;
@@ -68,6 +71,13 @@ fn every_fault_on_purpose_is_noticed() {
             Sabotage::DirectNotAwaited | Sabotage::DirectNotVerified => noticed(fault, |seed, config| {
                 live(seed, StorageConfig { direct_bytes: 1000, ..config });
             }),
+            Sabotage::SwapBeforeSync | Sabotage::CompactTooMuch | Sabotage::DeleteBeforeCheckpoint => {
+                noticed(fault, |seed, config| {
+                    crash_at(config, &mut Prng::new(seed), seed % 40);
+                });
+            }
+            Sabotage::TombstoneTooEarly => noticed(fault, |_, config| tombstones(config)),
+            Sabotage::ForgetLastSequence => noticed(fault, |_, config| last_batch_of_producer(config)),
             _ => noticed(fault, live),
         }
     }

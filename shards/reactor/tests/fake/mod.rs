@@ -34,7 +34,7 @@ pub struct Fake {
 pub fn segment(partition: u32) -> SegmentFile {
     let topic_id = TopicId(topic_uuid());
     let partition = PartitionKey { topic_id, partition: partition as i32 };
-    SegmentFile { partition, base_offset: Offset(7), kind: FileKind::Log }
+    SegmentFile { partition, base_offset: Offset(7), generation: 0, kind: FileKind::Log }
 }
 
 fn topic_uuid() -> uuid::Uuid {

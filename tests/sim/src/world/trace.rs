@@ -28,15 +28,17 @@ pub fn describe_disk(effect: &DiskEffect) -> String {
             format!("journal {} at {position} {} {sync} {:08x}", ticket.0, bytes.len(), crc32c(bytes))
         }
         DiskEffect::SegmentWrite { ticket, file, position, bytes } => format!(
-            "segment {} {}/{} at {position} {} {:08x}",
+            "segment {} {}/{}.{:x} at {position} {} {:08x}",
             ticket.0,
             file.partition,
             file.base_offset.0,
+            file.generation,
             bytes.len(),
             crc32c(bytes)
         ),
         DiskEffect::FileDelete { ticket, file } => {
-            format!("delete {} {}/{} {:?}", ticket.0, file.partition, file.base_offset.0, file.kind)
+            let (base_offset, generation) = (file.base_offset.0, file.generation);
+            format!("delete {} {}/{base_offset}.{generation:x} {:?}", ticket.0, file.partition, file.kind)
         }
         other => format!("{other:?}").chars().take(120).collect(),
     }

@@ -20,6 +20,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Any of these, separated by commas; may be empty.
     List(&'static [&'static str]),
+    /// Any text.
+    Text,
 }
 
 /// One setting.
@@ -361,6 +363,16 @@ pub const BROKER: &[ConfigDef] = &[
     },
 ];
 
+/// Where clients are told to find a broker. Each shard in direct mode has one of its own, so it is worth what the command line
+/// gave plus the shard, and no value is common to the node.
+pub const ADVERTISED_LISTENERS: ConfigDef = ConfigDef {
+    name: "advertised.listeners",
+    kind: Kind::Text,
+    default: "",
+    synonym: None,
+    doc: "The address that clients are told to connect to.",
+};
+
 /// Accepted when a topic is created and otherwise unknown, so that old tools pass (KIP-724).
 pub const IGNORED: &[&str] = &["message.downconversion.enable", "message.format.version"];
 
@@ -426,6 +438,7 @@ impl Kind {
                 "true" | "false" => Ok(()),
                 _ => bad("true or false".to_string()),
             },
+            Kind::Text => Ok(()),
             Kind::Choice(choices) if choices.contains(&value) => Ok(()),
             Kind::Choice(choices) => bad(format!("one of {}", choices.join(", "))),
             Kind::List(choices) => {
@@ -442,7 +455,7 @@ impl Kind {
     pub fn code(&self) -> i8 {
         match self {
             Kind::Bool => 1,
-            Kind::Choice(_) => 2,
+            Kind::Choice(_) | Kind::Text => 2,
             Kind::Int(_) => 3,
             Kind::Long(_) => 5,
             Kind::Ratio => 6,

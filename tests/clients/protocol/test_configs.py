@@ -7,8 +7,8 @@ from .client import produce
 from .suite import equal, test
 
 UNKNOWN_TOPIC, MESSAGE_TOO_LARGE, INVALID_TOPIC, INVALID_CONFIG, INVALID_REQUEST = 3, 10, 17, 40, 42
-TOPIC, BROKER = 2, 4
-DYNAMIC_TOPIC, DEFAULT = 1, 5
+TOPIC, BROKER, GROUP = 2, 4, 32
+DYNAMIC_TOPIC, STATIC_BROKER, DEFAULT = 1, 4, 5
 SET, DELETE, APPEND, SUBTRACT = 0, 1, 2, 3
 
 
@@ -102,6 +102,26 @@ def broker_configs(env):
             found = {x["name"]: x for x in got["configs"]}
             for name in ("num.partitions", "default.replication.factor", "auto.create.topics.enable"):
                 assert name in found and found[name]["value"], f"{name} is missing"
+
+
+@test
+def brokers_say_where_they_are(env):
+    """kafka-python's own test of DescribeConfigs reads advertised.listeners of a broker."""
+    for b in env.cluster.metadata([])["brokers"]:
+        got = named(describe(env, BROKER, str(b["node_id"])))["advertised.listeners"]
+        equal((got["value"].split("//")[-1], got["source"], got["read_only"]), (f"{b['host']}:{b['port']}", STATIC_BROKER, True))
+        only = named(describe(env, BROKER, str(b["node_id"]), ["advertised.listeners"]))
+        equal(list(only), ["advertised.listeners"])
+
+
+@test
+def a_group_has_the_brokers_settings(env):
+    """Kafka 4.3 describes any group, whether there is one or not; librdkafka's 0081 asks."""
+    got = named(describe(env, GROUP, env.name("group")))
+    for name, value in (("consumer.heartbeat.interval.ms", "5000"), ("consumer.session.timeout.ms", "45000")):
+        equal((got[name]["value"], got[name]["source"], got[name]["read_only"], got[name]["synonyms"]), (value, DEFAULT, False, []))
+    equal(list(named(describe(env, GROUP, "g", ["consumer.session.timeout.ms"]))), ["consumer.session.timeout.ms"])
+    equal(describe(env, GROUP, "")["error_code"], INVALID_REQUEST)
 
 
 @test

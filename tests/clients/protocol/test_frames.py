@@ -89,6 +89,15 @@ def truncated_body_closes(env):
 
 
 @test
+def bytes_behind_a_metadata_request_are_ignored(env):
+    """librdkafka 2.15 asks for the metadata of all topics with a count of four zero bytes where one is meant: three too many follow."""
+    for version in (9, 12, 13):
+        c = env.connect()
+        c.raw(raw_frame(3, version, 7, body=b"\0" + b"\0\0\0\0" + b"\1\0\0"))
+        equal(c.read_frame()[:4], b"\0\0\0\7", f"Metadata v{version}")
+
+
+@test
 def half_a_request_then_silence_harms_nobody(env):
     slow = env.connect()
     whole = raw_frame(18, 0, 5)

@@ -1,7 +1,7 @@
 //! DescribeConfigs (key 32, KIP-226, KIP-569): every setting of a topic or broker, with where its value comes from. Tools
 //! rely on all of them being there.
 
-use pelton_cluster::config_defs::{self, ConfigDef};
+use pelton_cluster::config_defs::{self, ADVERTISED_LISTENERS, ConfigDef};
 use pelton_cluster::configs::{Source, Sourced, topic_values};
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::{
@@ -14,6 +14,7 @@ use super::context::ApiContext;
 /// Kafka's resource types.
 pub(crate) const RESOURCE_TOPIC: i8 = 2;
 pub(crate) const RESOURCE_BROKER: i8 = 4;
+const RESOURCE_GROUP: i8 = 32;
 
 /// The answer.
 pub fn handle(
@@ -47,6 +48,7 @@ fn describe(
     let found = match resource.resource_type {
         RESOURCE_TOPIC => describe_topic(context, shape, resource.resource_name.as_str(), wanted),
         RESOURCE_BROKER => describe_broker(context, shape, resource.resource_name.as_str(), wanted),
+        RESOURCE_GROUP => describe_group(context, shape, resource.resource_name.as_str(), wanted),
         other => Err((ErrorCode::InvalidRequest, format!("Unsupported resource type {other}"))),
     };
     let mut result = DescribeConfigsResult {
@@ -98,8 +100,8 @@ fn describe_broker(
     name: &str,
     wanted: impl Fn(&str) -> bool,
 ) -> Configs {
-    let known = name.is_empty() || context.brokers().iter().any(|broker| broker.id.to_string() == name);
-    if !known {
+    let broker = context.brokers().into_iter().find(|broker| broker.id.to_string() == name);
+    if broker.is_none() && !name.is_empty() {
         let text = format!(
             "Unexpected broker id, expected one of this node's or empty, but received {}",
             name.escape_debug()
@@ -121,11 +123,47 @@ fn describe_broker(
         }
         results.push(result(shape, def, broker_name, false, values));
     }
+    if let Some(broker) = broker.filter(|_| wanted(ADVERTISED_LISTENERS.name)) {
+        let value = format!("PLAINTEXT://{}:{}", broker.host.as_str(), broker.port);
+        let name = ADVERTISED_LISTENERS.name.to_string();
+        let values = vec![Sourced { name, value, source: Source::StaticBroker }];
+        results.push(result(shape, &ADVERTISED_LISTENERS, ADVERTISED_LISTENERS.name, true, values));
+    }
     for def in config_defs::broker().filter(|def| !name.is_empty() && wanted(def.name)) {
         results.push(result(shape, def, def.name, true, broker_values(context, def)));
     }
     Ok(results)
 }
+
+/// The settings of a group (KIP-848), which need not exist. None has a value of its own yet: they are the broker's
+/// `group.consumer.…` settings, which Kafka calls the default too.
+fn describe_group(
+    context: &ApiContext<'_>,
+    shape: &Shape,
+    name: &str,
+    wanted: impl Fn(&str) -> bool,
+) -> Configs {
+    if name.is_empty() {
+        return Err((ErrorCode::InvalidRequest, "Group name must not be empty".to_string()));
+    }
+    let of_broker = |name: &str| config_defs::GROUP.iter().find(|def| def.name == name);
+    let defs = GROUP_SETTINGS.iter().filter_map(|name| of_broker(name));
+    Ok(defs
+        .filter_map(|def| def.name.strip_prefix("group.").map(|name| (name, def)))
+        .filter(|(name, _)| wanted(name))
+        .map(|(name, def)| {
+            let value = broker_values(context, def).swap_remove(0).value;
+            let values = vec![Sourced { name: name.to_string(), value, source: Source::Default }];
+            let mut one = result(shape, def, name, false, values);
+            one.synonyms.clear();
+            one
+        })
+        .collect())
+}
+
+/// The broker's settings that a group can have of its own, without `group.`.
+const GROUP_SETTINGS: [&str; 2] =
+    ["group.consumer.heartbeat.interval.ms", "group.consumer.session.timeout.ms"];
 
 fn broker_values(context: &ApiContext<'_>, def: &ConfigDef) -> Vec<Sourced> {
     let given = context.config.given.iter().rev().find(|(name, _)| name == def.name);

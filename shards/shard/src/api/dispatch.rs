@@ -8,7 +8,7 @@ use pelton_wire::WireError;
 use pelton_wire::api_key::{self, ApiKey};
 use pelton_wire::fetch::FetchRequest;
 use pelton_wire::header::RequestHeader;
-use pelton_wire::messages::{self, decode};
+use pelton_wire::messages::{self, decode, decode_front};
 
 use crate::Shard;
 use crate::api::produce::LeaderHint;
@@ -165,7 +165,8 @@ impl Shard {
         body_offset: usize,
         out: &mut Vec<Effect>,
     ) -> Result<(), WireError> {
-        let request: messages::MetadataRequestData = decode(context.version, frame.slice(body_offset..))?;
+        let request: messages::MetadataRequestData =
+            decode_front(context.version, frame.slice(body_offset..))?;
         let outcome = api::metadata::handle(&self.api_context(now), context.version, request);
         if outcome.missing.is_empty() || !self.config.auto_create_topics {
             let response = context.encode(&outcome.response);
@@ -208,7 +209,7 @@ impl Shard {
         let (version, correlation_id) = (header.api_version, header.correlation_id);
         let (context, body) = (self.api_context(now), frame.slice(header.body_offset..));
         let response = match ApiKey::from_code(header.api_key) {
-            Some(api_key @ ApiKey::Metadata) => decode(version, body).map(|body| {
+            Some(api_key @ ApiKey::Metadata) => decode_front(version, body).map(|body| {
                 let outcome = api::metadata::handle(&context, version, body);
                 api::encode_response(api_key, version, correlation_id, &outcome.response)
             }),

@@ -143,9 +143,9 @@ class Broker:
 class Pelton(Broker):
     name = "pelton"
 
-    def __init__(self, mode, shards=2, binary=None, settings=()):
+    def __init__(self, mode, shards=2, binary=None, settings=(), node_id=1):
         super().__init__(mode)
-        self.shards, self.settings = shards, dict(settings)
+        self.shards, self.settings, self.node_id = shards, dict(settings), node_id
         target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
         self.binary = pathlib.Path(binary or os.environ.get("PELTON_BIN") or target / "release" / "pelton")
         if not self.binary.exists():
@@ -158,7 +158,7 @@ class Pelton(Broker):
 
     def command(self):
         out = [str(self.binary), "start", "--data-dir", str(self.dir / "data"), "--kafka", self.bootstrap,
-               "--admin", f"127.0.0.1:{self.port + 7}", "--shards", str(self.shards), "--mode", self.mode]
+               "--admin", f"127.0.0.1:{self.port + 7}", "--shards", str(self.shards), "--mode", self.mode, "--node-id", str(self.node_id)]
         for key, value in self.settings.items():
             out += ["-X", f"{key}={value}"]
         return out

@@ -11,6 +11,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from drivers import CAPS  # noqa: E402
 from ledger import Ledger, sample  # noqa: E402
 from protocol import batch  # noqa: E402
+from suites import kafka_python, librdkafka, rust_rdkafka  # noqa: E402
+from suites.case import run  # noqa: E402
 
 
 def fresh():
@@ -91,9 +93,41 @@ def flipped_bits():
         raise AssertionError(f"a flipped bit in byte {at} was not noticed")
 
 
+SUMMARY = "|\x1b[32m 0001_a       |     {0} |   1.2s \x1b[0m| {1}\n| 0001_b       |     PASSED |   0.2s |\n"
+
+
+def verdicts():
+    """What the suites of others say is read right: nothing that did not pass is called passed."""
+    def lib(text, code=0, names=("0001_a",)):
+        return librdkafka.judge(list(names), code, librdkafka.COLOUR.sub("", text), 9).state
+    both = ("0001_a", "0001_b")
+    passed, failed, skipped = (SUMMARY.format(s, "why") for s in ("PASSED", "FAILED", "SKIPPED"))
+    part_skipped = "[x / 0s] [ f:12: SKIP: not for you ]\n" + passed
+    got = [lib(passed), lib(passed, 1), lib(passed, -6), lib(failed), lib(failed, 0, both), lib(skipped), lib(skipped, 0, both), lib(""),
+           lib(passed, None), lib(part_skipped), lib("[ f:12: PASS (1.00s) ]" + part_skipped), lib(passed, 0, ("0002_c",))]
+    want = ["pass", "fail", "fail", "fail", "fail", "skip", "pass", "fail", "fail", "skip", "pass", "fail"]
+    assert got == want, f"librdkafka: {got}"
+    got = [kafka_python.judge(c, text, 9).state for c, text in (
+        (0, "1 passed in 1s"), (1, "1 failed in 1s"), (0, "SKIPPED [1] t.py:3: why\n1 skipped in 1s"), (0, ""), (5, "no tests ran"),
+        (None, "1 passed"))]
+    assert got == ["pass", "fail", "skip", "fail", "fail", "fail"], f"kafka-python: {got}"
+    got = [rust_rdkafka.judge(c, text, 9).state for c, text in (
+        (0, "test result: ok. 1 passed; 0 failed"), (101, "panicked at a.rs:1:\nno"), (0, "test result: ok. 0 passed; 0 failed; 1 ignored"),
+        (0, "test result: ok. 0 passed; 0 failed; 0 ignored"), (None, ""))]
+    assert got == ["pass", "fail", "skip", "fail", "fail"], f"rdkafka: {got}"
+
+
+def limits():
+    """A test that hangs is ended with all it started, and is told from one that fails."""
+    assert run(["sh", "-c", "echo a; exit 3"], "/", {}, 10) == (3, "a\n")
+    code, output = run(["sh", "-c", "sleep 60 & echo b; sleep 60"], "/", {}, 1)
+    assert (code, output) == (None, "b\n")
+
+
 def main():
     checks = {f"notices {name}": (lambda c=c: damaged(c)) for name, c in DAMAGE.items()}
-    checks |= {"notices a wrong offset": wrong_offset, "crc32c": known_crc, "batch round trip": round_trip, "notices flipped bits": flipped_bits}
+    checks |= {"notices a wrong offset": wrong_offset, "crc32c": known_crc, "batch round trip": round_trip, "notices flipped bits": flipped_bits,
+               "verdicts of other suites": verdicts, "time limits of other suites": limits}
     failed = 0
     for name, check in checks.items():
         try:

@@ -92,6 +92,12 @@ impl Context {
         self.events.push_back(Event::Disk(DiskDone { ticket, result }));
     }
 
+    /// Tells the shard that a removal was not made, though nothing is wrong: it asks again later.
+    pub fn put_off(&mut self, ticket: Ticket, text: &str) {
+        let error = DiskError { no_space: false, text: text.to_string() };
+        self.events.push_back(Event::Disk(DiskDone { ticket, result: Err(error) }));
+    }
+
     /// Runs `work`, which may block, on the blocking pool and reports its result as the end of `ticket`.
     pub fn spawn_blocking(
         &mut self,

@@ -359,6 +359,9 @@ impl<C: Core> Driver<C> {
                 self.sockets.pieces.forget(file);
                 segments.truncate(context, ticket, file, length);
             }
+            DiskEffect::FileDelete { ticket, file } if self.sockets.sends(file) => {
+                context.put_off(ticket, "a client is still being sent the file");
+            }
             DiskEffect::FileDelete { ticket, file } => {
                 self.sockets.pieces.forget(file);
                 segments.delete(context, ticket, file);

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use io_uring::{cqueue, opcode, types};
 use pelton_model::ConnectionId;
+use pelton_shard::disk::SegmentFile;
 use pelton_shard::{Event, LogLevel, SendPart};
 
 use crate::buffers::{FramePool, ReceiveBuffers};
@@ -100,6 +101,16 @@ impl Sockets {
             connection.dirty = true;
             self.dirty.push(id);
         }
+    }
+
+    /// Whether some connection has a range of the file queued, which must stay readable until it has left. Looks at every
+    /// connection; for what happens rarely.
+    pub fn sends(&mut self, file: SegmentFile) -> bool {
+        let names = self.connections.names();
+        let of_file = |part: &SendPart| matches!(part, SendPart::File { file: named, .. } if *named == file);
+        names.into_iter().any(|name| {
+            self.connections.get_mut(name).is_some_and(|connection| connection.queue.iter().any(of_file))
+        })
     }
 
     /// Starts accepting on `listener`.

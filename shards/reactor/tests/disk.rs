@@ -288,3 +288,33 @@ fn a_removed_file_frees_its_descriptors() {
     }
     stop(running, &directory);
 }
+
+#[test]
+fn a_file_that_a_client_still_waits_for_is_not_removed() {
+    let (running, directory) = run(config());
+    let mut client = Client::new(&running);
+    let bytes = pattern(7, 24 << 20);
+    for (piece, bytes) in bytes.chunks(1 << 20).enumerate() {
+        client.disk(b'W', &[&[0; 4], &((piece as u64) << 20).to_be_bytes(), bytes]);
+    }
+    let mut slow = Client::new(&running);
+    slow.send(b'f', &[&[0; 4], &0u64.to_be_bytes(), &(20u32 << 20).to_be_bytes()]);
+    let mut some = [0; 1000];
+    slow.0.read_exact(&mut some).unwrap();
+    let answer = client.ask(b'D', &[&[0; 4]]);
+    assert_eq!(answer[0], 1, "{}", String::from_utf8_lossy(&answer[1..]));
+    assert!(segment_path(&directory, 0).exists());
+    // Length, range, trailer.
+    let mut rest = vec![0; 4 + (20 << 20) + 8 - some.len()];
+    slow.0.read_exact(&mut rest).unwrap();
+    let (range, trailer) = rest.split_at(rest.len() - 8);
+    assert!(some[4..] == bytes[..996] && range[..] == bytes[996..20 << 20]);
+    assert_eq!(trailer, b"trailer!");
+    let from = Instant::now();
+    while client.ask(b'D', &[&[0; 4]])[0] != 0 {
+        assert!(from.elapsed() < Duration::from_secs(5), "it is never removed");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(!segment_path(&directory, 0).exists());
+    stop(running, &directory);
+}

@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 
 use pelton_model::limits::{PARTITIONS_MAX, PARTITIONS_PER_TOPIC_MAX};
-use pelton_model::{BrokerConfig, LeaderEpoch, Prng, TopicId};
+use pelton_model::{
+    BrokerConfig, IsrMember, LeaderEpoch, PartitionEpoch, PartitionKey, PartitionState, Prng, Replica,
+    TopicId,
+};
 use uuid::Uuid;
 
 use crate::config_defs::{self, ConfigDef};
 use crate::image::{MetadataImage, TopicImage};
 use crate::names;
-use crate::placement::Placement;
+use crate::placement::{Placement, place_of};
 use crate::record::{ConfigResource, MetadataRecord};
 
 /// Why a wish is refused.
@@ -88,12 +91,19 @@ pub fn create_topic(
             format!("Topic '{}' collides with existing topic: {other}", wish.name),
         ));
     }
-    let count = partition_count(image, broker, wish)?;
-    check_replication(broker, wish)?;
+    let count = partition_count(image, broker, placement, wish)?;
+    let factor = replication_factor(broker, placement, wish)?;
     let id = new_topic_id(image, prng);
     let mut records = vec![MetadataRecord::Topic { id, name: wish.name.clone() }];
     for index in 0..count {
-        records.push(new_partition(id, index, placement));
+        let assigned = wish.assignments.iter().find(|(of, _)| *of == index).map(|(_, brokers)| &brokers[..]);
+        records.push(new_partition(
+            image,
+            PartitionKey { topic_id: id, partition: index },
+            placement,
+            factor,
+            assigned,
+        ));
     }
     for (name, value) in &wish.configs {
         if config_defs::IGNORED.contains(&name.as_str()) {
@@ -111,9 +121,14 @@ pub fn create_topic(
     Ok(NewTopic { id, partitions: count, records })
 }
 
-fn partition_count(image: &MetadataImage, broker: &BrokerConfig, wish: &TopicWish) -> Result<i32, Refused> {
+fn partition_count(
+    image: &MetadataImage,
+    broker: &BrokerConfig,
+    placement: &Placement,
+    wish: &TopicWish,
+) -> Result<i32, Refused> {
     if !wish.assignments.is_empty() {
-        return assigned_count(broker, wish);
+        return assigned_count(placement, wish);
     }
     let count = if wish.partitions == -1 { broker.num_partitions } else { wish.partitions };
     if count <= 0 {
@@ -137,7 +152,7 @@ fn check_room(image: &MetadataImage, total: i32, more: i32) -> Result<(), Refuse
     Ok(())
 }
 
-fn assigned_count(broker: &BrokerConfig, wish: &TopicWish) -> Result<i32, Refused> {
+fn assigned_count(placement: &Placement, wish: &TopicWish) -> Result<i32, Refused> {
     let refuse = |text: String| Err((Refusal::InvalidReplicaAssignment, text));
     if wish.partitions != -1 || wish.replication_factor != -1 {
         return Err((
@@ -151,27 +166,43 @@ fn assigned_count(broker: &BrokerConfig, wish: &TopicWish) -> Result<i32, Refuse
     if indexes.iter().enumerate().any(|(at, index)| *index != at as i32) {
         return refuse("Partitions should be a consecutive 0-based integer sequence.".to_string());
     }
+    let (most, _) = placement.factor_max();
+    let factor = wish.assignments[0].1.len();
     for (_, brokers) in &wish.assignments {
-        if brokers.len() != 1 {
+        if brokers.is_empty() || (most == 1 && brokers.len() != 1) {
             return refuse(format!(
                 "The manual partition assignment names {} replicas, one is possible.",
                 brokers.len()
             ));
         }
-        let known = brokers[0] / 256 == broker.node_id.0 && brokers[0] % 256 < i32::from(broker.shards);
-        if !known {
-            return refuse(format!(
-                "The manual partition assignment includes broker {}, but no such broker is registered.",
-                brokers[0]
-            ));
+        if brokers.len() != factor {
+            return refuse(
+                "The manual partition assignment gives partitions different numbers of replicas.".to_string(),
+            );
+        }
+        for (at, broker) in brokers.iter().enumerate() {
+            if !placement.knows(*broker) {
+                return refuse(format!(
+                    "The manual partition assignment includes broker {broker}, but no such broker is registered."
+                ));
+            }
+            if brokers[..at].contains(broker) {
+                return refuse(format!(
+                    "The manual partition assignment includes broker {broker} more than once."
+                ));
+            }
         }
     }
     Ok(indexes.len() as i32)
 }
 
-fn check_replication(broker: &BrokerConfig, wish: &TopicWish) -> Result<(), Refused> {
-    if !wish.assignments.is_empty() {
-        return Ok(());
+fn replication_factor(
+    broker: &BrokerConfig,
+    placement: &Placement,
+    wish: &TopicWish,
+) -> Result<usize, Refused> {
+    if let Some((_, brokers)) = wish.assignments.first() {
+        return Ok(brokers.len());
     }
     let factor = if wish.replication_factor == -1 {
         broker.default_replication_factor
@@ -182,14 +213,15 @@ fn check_replication(broker: &BrokerConfig, wish: &TopicWish) -> Result<(), Refu
         let text = "Replication factor must be larger than 0, or -1 to use the default value.".to_string();
         return Err((Refusal::InvalidReplicationFactor, text));
     }
-    if factor > 1 {
+    let (most, nodes) = placement.factor_max();
+    if factor as usize > most {
         let text = format!(
             "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be \
-             reached because only 1 broker(s) are registered."
+             reached because only {nodes} broker(s) are registered."
         );
         return Err((Refusal::InvalidReplicationFactor, text));
     }
-    Ok(())
+    Ok(factor as usize)
 }
 
 fn new_topic_id(image: &MetadataImage, prng: &mut Prng) -> TopicId {
@@ -203,16 +235,36 @@ fn new_topic_id(image: &MetadataImage, prng: &mut Prng) -> TopicId {
     }
 }
 
-fn new_partition(topic_id: TopicId, index: i32, placement: &mut Placement) -> MetadataRecord {
-    let replica = placement.next_place();
-    MetadataRecord::Partition {
-        topic_id,
-        index,
-        replicas: vec![replica],
-        leader: Some(replica),
+fn new_partition(
+    image: &MetadataImage,
+    key: PartitionKey,
+    placement: &mut Placement,
+    factor: usize,
+    assigned: Option<&[i32]>,
+) -> MetadataRecord {
+    let (most, _) = placement.factor_max();
+    let replicas = match assigned {
+        // On a single node the shard is ours to choose, whatever broker a client names.
+        Some(brokers) if most > 1 => brokers.iter().map(|broker| place_of(*broker)).collect(),
+        _ => placement.next_places(factor),
+    };
+    let member = |replica: &Replica| {
+        let epoch = image.replica_epoch(*replica).unwrap_or_default();
+        IsrMember { replica: *replica, epoch }
+    };
+    let state = PartitionState {
+        leader: replicas.first().copied(),
+        isr: replicas.iter().map(member).collect(),
+        replicas,
         leader_epoch: LeaderEpoch(0),
-        partition_epoch: 0,
-    }
+        partition_epoch: PartitionEpoch(0),
+        elr: Vec::new(),
+        last_known_elr: Vec::new(),
+        adding: Vec::new(),
+        removing: Vec::new(),
+        unclean_epoch: None,
+    };
+    MetadataRecord::Partition { key, state }
 }
 
 /// Plans the end of a topic.
@@ -232,7 +284,6 @@ pub fn delete_topic(
 /// Plans more partitions for a topic, `count` in all.
 pub fn create_partitions(
     image: &MetadataImage,
-    broker: &BrokerConfig,
     placement: &mut Placement,
     name: &str,
     count: i32,
@@ -275,9 +326,23 @@ pub fn create_partitions(
                 .collect(),
             ..TopicWish::default()
         };
-        assigned_count(broker, &wish)?;
+        assigned_count(placement, &wish)?;
     }
-    Ok((now..count).map(|index| new_partition(topic.id, index, placement)).collect())
+    let factor = topic.partitions.first().map_or(1, |partition| partition.replicas.len().max(1));
+    if factor > placement.factor_max().0 {
+        let text = format!(
+            "Only {} broker(s) can take new partitions, {factor} are needed.",
+            placement.factor_max().1
+        );
+        return Err((Refusal::InvalidReplicationFactor, text));
+    }
+    let partition = |index: i32| {
+        let key = PartitionKey { topic_id: topic.id, partition: index };
+        let assigned =
+            assignments.and_then(|all| all.get((index - now) as usize)).map(|brokers| &brokers[..]);
+        new_partition(image, key, placement, factor, assigned)
+    };
+    Ok((now..count).map(partition).collect())
 }
 
 fn set(resource: ConfigResource, name: &str, value: Option<String>) -> MetadataRecord {

@@ -1,23 +1,17 @@
-//! What the cluster looks like after some number of records: topics, partitions, settings, producer ids.
+//! What the cluster looks like after some number of records: nodes, topics, partitions, settings, producer ids.
+
+mod partition;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pelton_model::{LeaderEpoch, PartitionKey, Replica, TopicId};
+use pelton_model::{LeaderEpoch, NodeEpoch, NodeId, PartitionKey, Replica, ReplicaEpoch, TopicId};
 
-use crate::record::{ConfigResource, MetadataRecord, RecordError, decode_batch, encode_batch};
+use crate::codec::In;
+use crate::record::{
+    ConfigResource, MetadataRecord, NodeRegistration, RecordError, append_record, for_each_record,
+};
 
-/// A partition.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct PartitionImage {
-    /// Where its replicas are.
-    pub replicas: Vec<Replica>,
-    /// Who leads.
-    pub leader: Option<Replica>,
-    /// Epoch of that leadership.
-    pub leader_epoch: LeaderEpoch,
-    /// Counts its changes.
-    pub partition_epoch: i32,
-}
+pub use partition::PartitionImage;
 
 /// A topic.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +31,23 @@ pub struct Touched {
     pub topics: BTreeSet<TopicId>,
     /// All topics: a broker-wide setting changed.
     pub all_topics: bool,
+    /// Nodes came, went, or stand otherwise.
+    pub nodes: BTreeSet<NodeId>,
+    /// Partitions that have another leader, or another epoch of the same.
+    pub leaders: Vec<LeaderChange>,
+    /// Changes that came too late: another one had come before (compare-and-set).
+    pub outdated: u64,
+}
+
+/// A leadership has passed on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeaderChange {
+    /// Of which partition.
+    pub key: PartitionKey,
+    /// Who led before.
+    pub before: Option<Replica>,
+    /// The one before holds no lease any more; else the new one must wait until the change is released (rule L7).
+    pub released: bool,
 }
 
 /// The image.
@@ -45,6 +56,9 @@ pub struct MetadataImage {
     topics: BTreeMap<TopicId, TopicImage>,
     ids: BTreeMap<String, TopicId>,
     configs: BTreeMap<ConfigResource, BTreeMap<String, String>>,
+    nodes: BTreeMap<NodeId, NodeRegistration>,
+    reassigning: BTreeSet<PartitionKey>,
+    partitions: usize,
     next_producer_id: i64,
     applied_offset: u64,
 }
@@ -107,7 +121,64 @@ impl MetadataImage {
 
     /// Partitions of all topics.
     pub fn partition_count(&self) -> usize {
-        self.topics.values().map(|topic| topic.partitions.len()).sum()
+        self.partitions
+    }
+
+    /// Every partition.
+    pub fn partitions(&self) -> impl Iterator<Item = (PartitionKey, &PartitionImage)> {
+        self.topics.values().flat_map(partitions_of)
+    }
+
+    /// Every partition behind `after`, in order; a walk over many can go on where it stopped.
+    pub fn partitions_after(
+        &self,
+        after: Option<PartitionKey>,
+    ) -> impl Iterator<Item = (PartitionKey, &PartitionImage)> {
+        let from = after.map_or(TopicId(uuid::Uuid::nil()), |key| key.topic_id);
+        let topics = self.topics.range(from..).map(|(_, topic)| topic);
+        topics.flat_map(move |topic| {
+            let first = after.filter(|key| key.topic_id == topic.id).map_or(0, |key| key.partition + 1);
+            partitions_of(topic).skip(first as usize)
+        })
+    }
+
+    /// Partitions whose replicas are being moved.
+    pub fn reassigning(&self) -> &BTreeSet<PartitionKey> {
+        &self.reassigning
+    }
+
+    /// Every node, by id.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeRegistration> {
+        self.nodes.values()
+    }
+
+    /// A node.
+    pub fn node(&self, node: NodeId) -> Option<&NodeRegistration> {
+        self.nodes.get(&node)
+    }
+
+    /// The life a replica's place is in now; none if its node or shard is not known.
+    pub fn replica_epoch(&self, replica: Replica) -> Option<ReplicaEpoch> {
+        let node = self.nodes.get(&replica.node)?;
+        let shard = node.shards.get(usize::from(replica.shard.0))?;
+        Some(ReplicaEpoch { node_epoch: node.epoch, shard_epoch: shard.epoch })
+    }
+
+    /// A replica there may be in sync and lead: its node is not fenced and its shard works.
+    pub fn is_live(&self, replica: Replica) -> bool {
+        self.nodes.get(&replica.node).is_some_and(|node| {
+            !node.fenced && node.shards.get(usize::from(replica.shard.0)).is_some_and(|shard| shard.online)
+        })
+    }
+
+    /// The node gets nothing new.
+    pub fn is_draining(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|node| node.draining)
+    }
+
+    /// Entries up to `index` are in the image, also those without records.
+    pub fn advance_to(&mut self, index: u64) {
+        self.applied_offset = self.applied_offset.max(index);
     }
 
     /// Applies the records of one commit; a commit applied before changes nothing.
@@ -118,45 +189,37 @@ impl MetadataImage {
         }
         self.applied_offset = offset;
         for record in records {
-            self.apply_record(record, &mut touched);
+            self.apply_record(offset, record, &mut touched);
         }
         touched
     }
 
-    fn apply_record(&mut self, record: &MetadataRecord, touched: &mut Touched) {
+    fn apply_record(&mut self, offset: u64, record: &MetadataRecord, touched: &mut Touched) {
         match record {
             MetadataRecord::Topic { id, name } => {
                 self.ids.insert(name.clone(), *id);
                 self.topics.insert(*id, TopicImage { id: *id, name: name.clone(), partitions: Vec::new() });
                 touched.topics.insert(*id);
             }
-            MetadataRecord::Partition {
-                topic_id,
-                index,
-                replicas,
-                leader,
-                leader_epoch,
-                partition_epoch,
-            } => {
-                let (Some(topic), Ok(index)) = (self.topics.get_mut(topic_id), usize::try_from(*index))
-                else {
+            MetadataRecord::Partition { key, state } => {
+                self.set_partition(*key, PartitionImage::of(state), true, touched);
+            }
+            MetadataRecord::PartitionChange { key, delta } => {
+                let Some(partition) = self.partition(*key) else { return };
+                if delta.partition_epoch.0 != partition.partition_epoch.0 + 1 {
+                    touched.outdated += 1;
                     return;
-                };
-                if index >= topic.partitions.len() {
-                    topic.partitions.resize_with(index + 1, PartitionImage::default);
                 }
-                topic.partitions[index] = PartitionImage {
-                    replicas: replicas.clone(),
-                    leader: *leader,
-                    leader_epoch: *leader_epoch,
-                    partition_epoch: *partition_epoch,
-                };
-                touched.topics.insert(*topic_id);
+                let mut state = partition.state();
+                delta.apply(&mut state);
+                self.set_partition(*key, PartitionImage::of(&state), delta.released, touched);
             }
             MetadataRecord::RemoveTopic { id } => {
                 if let Some(topic) = self.topics.remove(id) {
                     self.ids.remove(&topic.name);
                     self.configs.remove(&ConfigResource::Topic(topic.name));
+                    self.partitions -= topic.partitions.len();
+                    self.reassigning.retain(|key| key.topic_id != *id);
                     touched.topics.insert(*id);
                 }
             }
@@ -172,36 +235,92 @@ impl MetadataImage {
                 }
             }
             MetadataRecord::ProducerIds { next } => self.next_producer_id = self.next_producer_id.max(*next),
+            _ => self.apply_node_record(offset, record, touched),
         }
+    }
+
+    fn apply_node_record(&mut self, offset: u64, record: &MetadataRecord, touched: &mut Touched) {
+        match record {
+            MetadataRecord::Node(node) => {
+                let mut node = node.clone();
+                if node.epoch == NodeEpoch(0) {
+                    node.epoch = NodeEpoch(offset);
+                }
+                touched.nodes.insert(node.node);
+                self.nodes.insert(node.node, node);
+            }
+            MetadataRecord::NodeChange { node, epoch, fenced, draining, leaving } => {
+                let Some(node) = self.nodes.get_mut(node).filter(|node| node.epoch == *epoch) else { return };
+                node.fenced = fenced.unwrap_or(node.fenced);
+                node.draining = draining.unwrap_or(node.draining);
+                node.leaving = leaving.unwrap_or(node.leaving);
+                touched.nodes.insert(node.node);
+            }
+            MetadataRecord::ShardChange { node, epoch, shard, shard_epoch, online } => {
+                let Some(node) = self.nodes.get_mut(node).filter(|node| node.epoch == *epoch) else { return };
+                if let Some(shard) = node.shards.get_mut(usize::from(shard.0)) {
+                    shard.epoch = *shard_epoch;
+                    shard.online = *online;
+                }
+                touched.nodes.insert(node.node);
+            }
+            MetadataRecord::RemoveNode { node } => {
+                self.nodes.remove(node);
+                touched.nodes.insert(*node);
+            }
+            _ => {}
+        }
+    }
+
+    fn set_partition(
+        &mut self,
+        key: PartitionKey,
+        new: PartitionImage,
+        released: bool,
+        touched: &mut Touched,
+    ) {
+        let (Some(topic), Ok(index)) = (self.topics.get_mut(&key.topic_id), usize::try_from(key.partition))
+        else {
+            return;
+        };
+        if index >= topic.partitions.len() {
+            self.partitions += index + 1 - topic.partitions.len();
+            topic.partitions.resize_with(index + 1, PartitionImage::default);
+        }
+        if new.reassigning() {
+            self.reassigning.insert(key);
+        } else {
+            self.reassigning.remove(&key);
+        }
+        let old = &topic.partitions[index];
+        if (old.leader, old.leader_epoch) != (new.leader, new.leader_epoch) {
+            touched.leaders.push(LeaderChange { key, before: old.leader, released });
+        }
+        topic.partitions[index] = new;
+        touched.topics.insert(key.topic_id);
     }
 
     /// The whole image as bytes: the records that build it.
     pub fn snapshot(&self) -> Vec<u8> {
-        let mut records = Vec::new();
+        let mut out = self.applied_offset.to_le_bytes().to_vec();
+        for node in self.nodes.values() {
+            append_record(&mut out, &MetadataRecord::Node(node.clone()));
+        }
         for topic in self.topics.values() {
-            records.push(MetadataRecord::Topic { id: topic.id, name: topic.name.clone() });
-            for (index, partition) in topic.partitions.iter().enumerate() {
-                records.push(MetadataRecord::Partition {
-                    topic_id: topic.id,
-                    index: index as i32,
-                    replicas: partition.replicas.clone(),
-                    leader: partition.leader,
-                    leader_epoch: partition.leader_epoch,
-                    partition_epoch: partition.partition_epoch,
-                });
+            append_record(&mut out, &MetadataRecord::Topic { id: topic.id, name: topic.name.clone() });
+            for (key, partition) in partitions_of(topic) {
+                append_record(&mut out, &MetadataRecord::Partition { key, state: partition.state() });
             }
         }
         for (resource, configs) in &self.configs {
             for (name, value) in configs {
-                records.push(MetadataRecord::Config {
-                    resource: resource.clone(),
-                    name: name.clone(),
-                    value: Some(value.clone()),
-                });
+                let (resource, name) = (resource.clone(), name.clone());
+                let value = Some(value.clone());
+                append_record(&mut out, &MetadataRecord::Config { resource, name, value });
             }
         }
-        records.push(MetadataRecord::ProducerIds { next: self.next_producer_id });
-        encode_batch(self.applied_offset, &records)
+        append_record(&mut out, &MetadataRecord::ProducerIds { next: self.next_producer_id });
+        out
     }
 
     /// The reverse of [`MetadataImage::snapshot`]; no bytes are an empty image.
@@ -210,12 +329,19 @@ impl MetadataImage {
         if bytes.is_empty() {
             return Ok(image);
         }
-        let (offset, records) = decode_batch(bytes)?;
+        let mut from = In(bytes);
+        let offset = from.u64()?;
         let mut touched = Touched::default();
-        for record in &records {
-            image.apply_record(record, &mut touched);
-        }
+        for_each_record(from.0, |record| {
+            image.apply_record(offset, &record, &mut touched);
+            touched.leaders.clear();
+        })?;
         image.applied_offset = offset;
         Ok(image)
     }
+}
+
+fn partitions_of(topic: &TopicImage) -> impl Iterator<Item = (PartitionKey, &PartitionImage)> {
+    let key = |index| PartitionKey { topic_id: topic.id, partition: index };
+    topic.partitions.iter().enumerate().map(move |(index, partition)| (key(index as i32), partition))
 }

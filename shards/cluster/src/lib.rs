@@ -5,9 +5,13 @@
 mod codec;
 pub mod config_defs;
 pub mod configs;
+pub mod control;
 pub mod controller;
 pub mod image;
+pub mod lease;
+pub mod member;
 pub mod names;
+pub mod node_message;
 pub mod placement;
 pub mod quorum;
 pub mod record;

@@ -1,16 +1,23 @@
-//! Which shard a new partition goes to: the one with the fewest, in turn. Load-aware placement comes with the cluster.
+//! Which replicas a new partition gets. On a single node the shard with the fewest, in turn; in a cluster see
+//! [`cluster::ClusterPlacement`].
+
+pub mod cluster;
 
 use std::collections::BTreeMap;
 
-use pelton_model::{NodeId, Replica, ShardId};
+use pelton_model::limits::SHARDS_MAX;
+use pelton_model::{IsrMember, NodeId, PartitionKey, Replica, ReplicaEpoch, ShardId};
 
 use crate::image::MetadataImage;
 use crate::record::MetadataRecord;
 
-/// Hands out shards.
+use self::cluster::ClusterPlacement;
+
+/// Hands out places.
 pub struct Placement {
     node: NodeId,
     loads: BTreeMap<ShardId, usize>,
+    cluster: Option<ClusterPlacement>,
 }
 
 impl Placement {
@@ -24,7 +31,35 @@ impl Placement {
                 }
             }
         }
-        Placement { node, loads }
+        Placement { node, loads, cluster: None }
+    }
+
+    /// Over the nodes of a cluster.
+    pub fn of_cluster(image: &MetadataImage) -> Placement {
+        let cluster = Some(ClusterPlacement::new(image, false));
+        Placement { node: NodeId(0), loads: BTreeMap::new(), cluster }
+    }
+
+    /// Most replicas a partition can have, and how many nodes there are.
+    pub fn factor_max(&self) -> (usize, usize) {
+        self.cluster.as_ref().map_or((1, 1), |cluster| (cluster.factor_max(), cluster.nodes().0))
+    }
+
+    /// A broker id names a place that may get something.
+    pub fn knows(&self, broker: i32) -> bool {
+        let place = place_of(broker);
+        match &self.cluster {
+            Some(cluster) => broker >= 0 && cluster.knows(place),
+            None => place.node == self.node && self.loads.contains_key(&place.shard),
+        }
+    }
+
+    /// The places of the next partition, the preferred leader first. `factor` is at most [`Placement::factor_max`].
+    pub fn next_places(&mut self, factor: usize) -> Vec<Replica> {
+        match &mut self.cluster {
+            Some(cluster) => cluster.place(factor).unwrap_or_default(),
+            None => vec![self.next_place()],
+        }
     }
 
     /// The place of the next partition.
@@ -34,6 +69,12 @@ impl Placement {
         *self.loads.entry(shard).or_default() += 1;
         Replica { node: self.node, shard }
     }
+}
+
+/// The place a broker id names.
+pub fn place_of(broker: i32) -> Replica {
+    let shards = SHARDS_MAX as i32;
+    Replica { node: NodeId(broker.div_euclid(shards)), shard: ShardId(broker.rem_euclid(shards) as u16) }
 }
 
 /// The records that fit the image to another number of shards: partitions of shards that are no more, and as many of the
@@ -57,14 +98,13 @@ pub fn reshard(image: &MetadataImage, node: NodeId, shards: u16) -> Vec<Metadata
         let Some(shard) = least else { continue };
         *loads.entry(shard).or_default() += 1;
         let replica = Replica { node, shard };
-        records.push(MetadataRecord::Partition {
-            topic_id,
-            index,
-            replicas: vec![replica],
-            leader: Some(replica),
-            leader_epoch: partition.leader_epoch,
-            partition_epoch: partition.partition_epoch + 1,
-        });
+        let mut state = partition.state();
+        state.replicas = vec![replica];
+        state.leader = Some(replica);
+        state.isr = vec![IsrMember { replica, epoch: ReplicaEpoch::default() }];
+        state.partition_epoch.0 += 1;
+        let key = PartitionKey { topic_id, partition: index };
+        records.push(MetadataRecord::Partition { key, state });
     }
     records
 }

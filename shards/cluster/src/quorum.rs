@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use pelton_model::{NodeId, Prng};
-use raft::eraftpb::{ConfChangeType, ConfState};
+use raft::eraftpb::{ConfChangeType, ConfState, EntryType};
 use raft::{Config, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
 use crate::quorum::entry::ENTRY_BYTES_MAX;
@@ -489,6 +489,15 @@ impl Quorum {
     pub fn entries(&self) -> impl Iterator<Item = (u64, u64, &Bytes)> {
         let store = self.raw.store();
         store.entries_after(store.base_index()).iter().map(|entry| (entry.index, entry.term, &entry.data))
+    }
+
+    /// The payload of an entry, if it is held; none of a change of members.
+    pub fn entry(&self, index: u64) -> Option<&Bytes> {
+        let after = self.raw.store().entries_after(index.checked_sub(1)?);
+        let is = |entry: &&raft::eraftpb::Entry| {
+            entry.index == index && entry.get_entry_type() == EntryType::EntryNormal
+        };
+        after.first().filter(is).map(|entry| &entry.data)
     }
 
     /// Memory of the entries held, bytes.

@@ -164,8 +164,13 @@ impl Storage for Store {
         Ok(self.base_index + self.entries.len() as u64)
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        let fits = |at: &&SnapshotAt| at.index >= request_index.max(self.base_index).max(1);
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        // A snapshot from before the peer was a member would be of no use to it.
+        let knows = |at: &SnapshotAt| {
+            let members = &at.members;
+            [&members.voters, &members.learners, &members.voters_outgoing].iter().any(|ids| ids.contains(&to))
+        };
+        let fits = |at: &&SnapshotAt| at.index >= request_index.max(self.base_index).max(1) && knows(at);
         let Some(at) = self.offered.as_ref().filter(fits) else {
             self.wanted.set(true);
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));

@@ -35,7 +35,6 @@ pub fn handle(
         } else {
             create_partitions(
                 context.image,
-                context.config,
                 &mut placement,
                 topic.name.as_str(),
                 topic.count,

@@ -48,6 +48,28 @@ impl EpochCache {
         }
     }
 
+    /// The epoch of the last record; -1 if none is known.
+    pub fn latest(&self) -> i32 {
+        self.entries.last().map_or(-1, |(epoch, _)| epoch.0)
+    }
+
+    /// The largest epoch not above `requested` and where it ends, for two replicas that compare logs (rule R2). Unlike
+    /// [`Self::end_offset_for`] it knows an answer for every epoch: a later one than any here ends with the log, and one
+    /// from before all that is known ended where the log begins.
+    pub fn agreement(&self, requested: i32, log_start: Offset, log_end: Offset) -> (i32, Offset) {
+        let next = self.entries.partition_point(|(epoch, _)| epoch.0 <= requested);
+        let end = self.entries.get(next).map_or(log_end, |(_, start)| *start);
+        match next.checked_sub(1) {
+            Some(at) => (self.entries[at].0.0, end),
+            None => (requested, if self.entries.is_empty() { log_end } else { log_start }),
+        }
+    }
+
+    /// The log was emptied and begins anew elsewhere.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
     /// The log was cut: nothing at or above `end` remains.
     pub fn truncate_from_end(&mut self, end: Offset) {
         self.entries.retain(|(_, start)| *start < end);
@@ -109,6 +131,18 @@ mod tests {
         assert_eq!(cache.end_offset_for(5, Offset(25)), (-1, Offset(-1)));
         assert_eq!(cache.end_offset_for(-1, Offset(25)), (-1, Offset(-1)));
         assert_eq!(EpochCache::default().end_offset_for(0, Offset(0)), (-1, Offset(-1)));
+    }
+
+    #[test]
+    fn logs_agree_up_to_the_end_of_the_largest_common_epoch() {
+        let cache = cache();
+        let agree = |epoch| cache.agreement(epoch, Offset(0), Offset(25));
+        assert_eq!(agree(9), (4, Offset(25)));
+        assert_eq!(agree(4), (4, Offset(25)));
+        assert_eq!(agree(3), (3, Offset(20)));
+        assert_eq!(agree(2), (1, Offset(10)));
+        assert_eq!(agree(0), (0, Offset(0)));
+        assert_eq!(EpochCache::default().agreement(7, Offset(5), Offset(5)), (7, Offset(5)));
     }
 
     #[test]

@@ -1,10 +1,17 @@
-//! One partition's safety: high watermark, leader epochs, idempotent producers. One replica now; followers, ISR and
-//! leases come beside these with the cluster. No I/O, no clock.
+//! One partition's safety: leader and follower, high watermark, ISR, leader epochs, leases, idempotent producers. A
+//! synchronous state machine; no I/O, no clock. Partitions with one replica are served by it; with several, not yet.
 #![forbid(unsafe_code)]
 
+pub mod effect;
 pub mod epochs;
+pub mod frame;
+pub mod lease;
 pub mod partition;
 pub mod producers;
+pub mod sabotage;
+
+#[cfg(test)]
+mod tests;
 
 /// Why a snapshot cannot be restored.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -9,6 +9,10 @@ use pelton_wire::error_code::ErrorCode;
 
 use crate::{SnapshotError, SnapshotReader};
 
+mod undo;
+
+pub use undo::Followed;
+
 /// What producer state needs to know of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BatchFacts {
@@ -80,6 +84,8 @@ struct Producer {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Producers {
     by_id: BTreeMap<i64, Producer>,
+    /// With several replicas: how to follow a cut of the log.
+    undo: Option<Box<undo::UndoLog>>,
 }
 
 impl Producers {
@@ -129,8 +135,11 @@ impl Producers {
         if batch.producer_id < 0 {
             return;
         }
-        if self.by_id.len() >= PRODUCERS_PER_PARTITION_MAX && !self.by_id.contains_key(&batch.producer_id) {
-            self.drop_oldest();
+        let full = self.by_id.len() >= PRODUCERS_PER_PARTITION_MAX;
+        let evicted =
+            if full && !self.by_id.contains_key(&batch.producer_id) { self.drop_oldest() } else { None };
+        if self.undo.is_some() {
+            self.note_undo(batch, evicted);
         }
         let producer = self.by_id.entry(batch.producer_id).or_insert_with(|| Producer {
             epoch: batch.producer_epoch,
@@ -167,8 +176,9 @@ impl Producers {
         self.by_id.retain(|_, producer| now.wall_ms.saturating_sub(producer.seen_ms) <= expiration_ms);
     }
 
-    /// The log was cut: batches that reach to or beyond `end` are not there any more.
-    pub fn truncate_to(&mut self, end: Offset) {
+    /// At start: a snapshot may know batches that never became stable. What they displaced is gone, which does no harm: a
+    /// client repeats at most its last five batches. For a cut in the middle of life: [`Self::truncate_to`].
+    pub fn drop_beyond(&mut self, end: Offset) {
         self.by_id.retain(|_, producer| {
             let before = producer.batches.len();
             producer.batches.retain(|batch| batch.last_offset < end);
@@ -231,11 +241,9 @@ impl Producers {
         Ok(producers)
     }
 
-    fn drop_oldest(&mut self) {
-        let oldest = self.by_id.iter().min_by_key(|(_, producer)| producer.seen_ms).map(|(id, _)| *id);
-        if let Some(id) = oldest {
-            self.by_id.remove(&id);
-        }
+    fn drop_oldest(&mut self) -> Option<(i64, Producer)> {
+        let oldest = self.by_id.iter().min_by_key(|(_, producer)| producer.seen_ms).map(|(id, _)| *id)?;
+        self.by_id.remove_entry(&oldest)
     }
 }
 
@@ -339,16 +347,16 @@ mod tests {
     }
 
     #[test]
-    fn replay_after_a_snapshot_changes_nothing_twice_and_a_cut_forgets() {
+    fn replay_after_a_snapshot_changes_nothing_twice_and_what_never_was_stable_is_forgotten() {
         let all = [batch(0, 0, 1, 0), batch(0, 1, 1, 1), batch(0, 2, 1, 2)];
         let mut producers = Producers::restore(&after(&all[..2]).snapshot()).unwrap();
         for batch in &all {
             producers.replay(batch, Now::default());
         }
         assert_eq!(producers, after(&all));
-        producers.truncate_to(Offset(2));
+        producers.drop_beyond(Offset(2));
         assert_eq!(error(&producers, batch(0, 2, 1, 2)), None);
-        producers.truncate_to(Offset(0));
+        producers.drop_beyond(Offset(0));
         assert!(producers.is_empty());
         assert!(Producers::restore(&[1, 0]).is_err());
     }

@@ -139,7 +139,7 @@ impl Shard {
                 producers.replay(&crate::snapshot::facts_of(batch), now);
                 epochs.assign(batch.leader_epoch, batch.base_offset);
             }
-            producers.truncate_to(log_end_offset);
+            producers.drop_beyond(log_end_offset);
             epochs.truncate_from_end(log_end_offset);
         }
         epochs.assign(leader_epoch, log_end_offset);

@@ -1,0 +1,86 @@
+//! The leader's stream to its followers (rule R4): what is read for whom, within their windows.
+
+use pelton_model::{LeaderEpoch, Offset, Replica};
+
+use super::{Partition, Role};
+use crate::effect::{Effect, Turn};
+use crate::frame::Body;
+
+impl Partition {
+    /// Asks for the log to be read for a follower that has room and is behind.
+    pub(super) fn feed(&mut self, to: Replica, turn: &mut Turn) {
+        let leader_epoch = self.leader_epoch;
+        let Some(r) = &mut self.replicated else { return };
+        let append_bytes = r.settings.append_bytes;
+        let Role::Leader(leader) = &mut r.role else { return };
+        let Some(remote) = leader.remote(to) else { return };
+        let room = remote.room();
+        if !remote.streaming || remote.feeding || remote.next >= turn.ends.end || room == 0 {
+            return;
+        }
+        remote.feeding = true;
+        let (from, max_bytes) = (remote.next, room.min(append_bytes));
+        turn.effects.push(Effect::Feed { to, leader_epoch, from, max_bytes });
+    }
+
+    /// The same for all.
+    pub(super) fn feed_all(&mut self, turn: &mut Turn) {
+        let Some(leader) = self.leader_mut() else { return };
+        for index in 0..leader.remotes.len() {
+            let Some(leader) = self.leader_mut() else { return };
+            let to = leader.remotes[index].replica;
+            self.feed(to, turn);
+        }
+    }
+
+    /// [`Effect::Feed`] was carried out: batches from `from` to `end`, `bytes` long. The frame to send with them; none if
+    /// nobody waits for them any more. `end` = `from`: nothing could be read, now is not the time.
+    pub fn append_frame(
+        &mut self,
+        to: Replica,
+        leader_epoch: LeaderEpoch,
+        from: Offset,
+        end: Offset,
+        bytes: u32,
+        turn: &mut Turn,
+    ) -> Option<Body> {
+        if leader_epoch != self.leader_epoch {
+            return None;
+        }
+        let high_watermark = self.high_watermark;
+        let remote = self.leader_mut()?.remote(to)?;
+        if !remote.streaming || !remote.feeding || remote.next != from {
+            return None;
+        }
+        if end <= from {
+            remote.feeding = false;
+            return None;
+        }
+        remote.sent(end, bytes, turn.now_ns);
+        self.feed(to, turn);
+        Some(append(from, high_watermark, bytes, turn))
+    }
+
+    /// Tells followers that are behind for a while how far things are; they answer how far they are.
+    pub(super) fn tick_stream(&mut self, turn: &mut Turn) {
+        let high_watermark = self.high_watermark;
+        let Some(r) = &mut self.replicated else { return };
+        let settings = r.settings;
+        let Role::Leader(leader) = &mut r.role else { return };
+        for remote in &mut leader.remotes {
+            let due = turn.now_ns >= remote.moved_ns.saturating_add(settings.retry_ns);
+            if remote.streaming && due && remote.behind(high_watermark, &settings) {
+                remote.moved_ns = turn.now_ns;
+                let body = append(remote.next, high_watermark, 0, turn);
+                turn.send(remote.replica, body);
+            }
+        }
+        self.feed_all(turn);
+    }
+}
+
+fn append(prev_offset: Offset, high_watermark: Offset, bytes: u32, turn: &Turn) -> Body {
+    let prev = turn.epochs.epoch_for_offset(Offset(prev_offset.0 - 1));
+    let prev_epoch = prev.map_or(-1, |epoch| epoch.0);
+    Body::Append { prev_offset, prev_epoch, high_watermark, log_start: turn.ends.log_start, bytes }
+}

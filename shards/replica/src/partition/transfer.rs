@@ -1,0 +1,64 @@
+//! Planned transfer of leadership (rule R12): the old leader stops appending, waits until the target has everything, gives
+//! back its right to answer, and says so. Only then is the other one elected: nobody waits for a lease to end.
+
+use pelton_model::Replica;
+
+use super::leader::Phase;
+use super::{Partition, Role};
+use crate::effect::{Effect, Turn};
+
+impl Partition {
+    /// The controller wants `target` to lead. Cancelled at once if that cannot be now.
+    pub fn handle_transfer(&mut self, target: Replica, turn: &mut Turn) {
+        let Some(r) = &mut self.replicated else { return };
+        let member = r.state.isr_epoch(target).is_some() && target != r.me.replica;
+        let deadline_ns = turn.now_ns.saturating_add(r.settings.transfer_ns);
+        let Role::Leader(leader) = &mut r.role else { return };
+        match leader.phase {
+            Phase::Active if member => {
+                leader.phase = Phase::Draining { target, deadline_ns };
+                self.continue_transfer(turn);
+            }
+            Phase::Active | Phase::Activating => turn.effects.push(Effect::TransferCancelled { target }),
+            Phase::Draining { .. } | Phase::Released { .. } => {}
+        }
+    }
+
+    /// Releases when the target has everything.
+    pub(super) fn continue_transfer(&mut self, turn: &mut Turn) {
+        let leader_epoch = self.leader_epoch;
+        let Some(r) = &mut self.replicated else { return };
+        let Role::Leader(leader) = &r.role else { return };
+        let Phase::Draining { target, .. } = leader.phase else { return };
+        let has =
+            r.state.isr.iter().find(|member| member.replica == target).and_then(|m| r.counting(leader, *m));
+        if has.is_none_or(|x| x < turn.ends.end) {
+            return;
+        }
+        let Role::Leader(leader) = &mut r.role else { return };
+        leader.phase = Phase::Released { target, said_ns: turn.now_ns };
+        turn.effects.push(Effect::Resigned);
+        turn.effects.push(Effect::Release { target, leader_epoch });
+    }
+
+    /// Gives up a transfer that takes too long; says again what was released.
+    pub(super) fn tick_transfer(&mut self, turn: &mut Turn) {
+        let leader_epoch = self.leader_epoch;
+        let Some(r) = &mut self.replicated else { return };
+        let retry_ns = r.settings.retry_ns;
+        let Role::Leader(leader) = &mut r.role else { return };
+        match &mut leader.phase {
+            Phase::Draining { target, deadline_ns } if turn.now_ns >= *deadline_ns => {
+                let target = *target;
+                leader.phase = Phase::Active;
+                turn.effects.push(Effect::TransferCancelled { target });
+            }
+            Phase::Released { target, said_ns } if turn.now_ns >= said_ns.saturating_add(retry_ns) => {
+                *said_ns = turn.now_ns;
+                let target = *target;
+                turn.effects.push(Effect::Release { target, leader_epoch });
+            }
+            _ => {}
+        }
+    }
+}

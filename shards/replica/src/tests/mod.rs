@@ -1,0 +1,11 @@
+mod clients;
+mod controller;
+mod disk;
+mod life;
+mod network;
+mod node;
+mod oracle;
+mod plan;
+mod rules;
+mod seeds;
+mod world;

@@ -1,0 +1,182 @@
+//! The table "who may do what" of ARCHITECTURE.md, row by row.
+
+use pelton_model::{
+    IsrMember, LeaderEpoch, NodeEpoch, Offset, PartitionEpoch, PartitionState, ReplicaEpoch, ShardEpoch,
+};
+use pelton_wire::error_code::ErrorCode;
+
+use super::controller::replica;
+use crate::effect::{Effect, LogEnds, Settings, Turn};
+use crate::epochs::EpochCache;
+use crate::frame::Body;
+use crate::lease::Lease;
+use crate::partition::{AckState, HighWatermarkMark, Partition, RoleKind};
+
+const ENDS: LogEnds = LogEnds {
+    start: Offset(0),
+    log_start: Offset(0),
+    flushed: Offset(10),
+    written: Offset(10),
+    end: Offset(10),
+};
+
+fn member(node: usize) -> IsrMember {
+    let epoch = ReplicaEpoch { node_epoch: NodeEpoch(1 + node as u64), shard_epoch: ShardEpoch(0) };
+    IsrMember { replica: replica(node), epoch }
+}
+
+fn state(leader: usize, epoch: i32, partition_epoch: i32, isr: &[usize]) -> PartitionState {
+    PartitionState {
+        replicas: (0..3).map(replica).collect(),
+        leader: Some(replica(leader)),
+        leader_epoch: LeaderEpoch(epoch),
+        partition_epoch: PartitionEpoch(partition_epoch),
+        isr: isr.iter().map(|node| member(*node)).collect(),
+        elr: Vec::new(),
+        last_known_elr: Vec::new(),
+        adding: Vec::new(),
+        removing: Vec::new(),
+        unclean_epoch: None,
+    }
+}
+
+fn with<R>(partition: &mut Partition, f: impl FnOnce(&mut Partition, &mut Turn) -> R) -> (R, Vec<Effect>) {
+    let (mut effects, mut epochs) = (Vec::new(), EpochCache::default());
+    epochs.assign(LeaderEpoch(0), Offset(0));
+    let (now_ns, lease) = (1, Lease::UNLIMITED);
+    let result =
+        f(partition, &mut Turn { now_ns, lease, ends: ENDS, epochs: &epochs, effects: &mut effects });
+    (result, effects)
+}
+
+/// Node 0, of which the metadata say this.
+fn partition(state: &PartitionState, predecessor_gone: bool) -> Partition {
+    let settings = Settings { min_insync_replicas: 2, ..Settings::default() };
+    let mut partition = Partition::replicated(member(0), settings, HighWatermarkMark::default(), ENDS);
+    with(&mut partition, |partition, turn| partition.handle_metadata(state, predecessor_gone, turn));
+    partition
+}
+
+/// Both followers of node 0 have everything.
+fn acknowledge(partition: &mut Partition) {
+    for node in 1..3 {
+        let (replica_epoch, end) = (member(node).epoch, Offset(10));
+        let join = Body::Join { replica_epoch, join: 1, log_end: end, last_epoch: 0, window_bytes: 100 };
+        let ack = Body::Ack { replica_epoch, written_end: end, flushed_end: end, high_watermark: Offset(0) };
+        for body in [join, ack] {
+            let epoch = partition.leader_epoch();
+            with(partition, |partition, turn| partition.handle_frame(replica(node), epoch, &body, turn));
+        }
+    }
+}
+
+struct Row {
+    produce: Result<(), ErrorCode>,
+    ack_all: AckState,
+    ack_one: AckState,
+    read: Result<Offset, ErrorCode>,
+    follower_read: Result<Offset, ErrorCode>,
+}
+
+fn row(partition: &Partition, lease: Lease) -> Row {
+    let ack = |acks| partition.ack_state(Offset(9), partition.leader_epoch(), acks, ENDS, 1, lease);
+    Row {
+        produce: partition.check_produce(-1, 1, lease),
+        ack_all: ack(-1),
+        ack_one: ack(1),
+        read: partition.check_read(1, lease),
+        follower_read: partition.check_follower_read(1, lease),
+    }
+}
+
+const NOT_LEADER: ErrorCode = ErrorCode::NotLeaderOrFollower;
+
+fn refuses_all(row: &Row, error: ErrorCode) {
+    assert_eq!((row.produce, row.read), (Err(error), Err(error)));
+    assert_eq!((row.ack_all, row.ack_one), (AckState::Failed(error), AckState::Failed(error)));
+}
+
+#[test]
+fn an_activating_leader_appends_and_answers_nothing() {
+    let mut partition = partition(&state(0, 1, 1, &[0, 1, 2]), false);
+    acknowledge(&mut partition);
+    assert_eq!(partition.role(), RoleKind::Activating);
+    let now = row(&partition, Lease::UNLIMITED);
+    assert_eq!((now.produce, now.read), (Ok(()), Err(NOT_LEADER)));
+    assert_eq!((now.ack_all, now.ack_one), (AckState::Wait, AckState::Wait));
+    assert_eq!(partition.high_watermark(), Offset(0));
+    with(&mut partition, |partition, turn| partition.handle_predecessor_gone(LeaderEpoch(1), turn));
+    assert_eq!(partition.high_watermark(), Offset(10));
+}
+
+#[test]
+fn an_active_leader_answers_all_and_a_suspended_one_nothing() {
+    let mut partition = partition(&state(0, 1, 1, &[0, 1, 2]), true);
+    let before = row(&partition, Lease::UNLIMITED);
+    assert_eq!((before.ack_all, before.ack_one), (AckState::Wait, AckState::Done));
+    assert_eq!(partition.check_latest(1, Lease::UNLIMITED), Err(ErrorCode::OffsetNotAvailable));
+    acknowledge(&mut partition);
+    let now = row(&partition, Lease::UNLIMITED);
+    assert_eq!((now.produce, now.read), (Ok(()), Ok(Offset(10))));
+    assert_eq!((now.ack_all, now.ack_one), (AckState::Done, AckState::Done));
+    assert_eq!(partition.check_latest(1, Lease::UNLIMITED), Ok(Offset(10)));
+    refuses_all(&row(&partition, Lease::NONE), NOT_LEADER);
+}
+
+#[test]
+fn too_small_an_isr_refuses_acks_all_and_holds_the_high_watermark() {
+    let mut partition = partition(&state(0, 1, 1, &[0]), true);
+    acknowledge(&mut partition);
+    let now = row(&partition, Lease::UNLIMITED);
+    assert_eq!(now.produce, Err(ErrorCode::NotEnoughReplicas));
+    assert_eq!(partition.check_produce(1, 1, Lease::UNLIMITED), Ok(()));
+    assert_eq!(now.ack_all, AckState::Failed(ErrorCode::NotEnoughReplicasAfterAppend));
+    assert_eq!((now.ack_one, partition.high_watermark()), (AckState::Done, Offset(0)));
+}
+
+#[test]
+fn followers_and_other_lives_refuse_and_a_matched_follower_serves_below_its_high_watermark() {
+    let mut follower = partition(&state(1, 1, 1, &[0, 1]), true);
+    refuses_all(&row(&follower, Lease::UNLIMITED), NOT_LEADER);
+    assert_eq!(row(&follower, Lease::UNLIMITED).follower_read, Err(ErrorCode::OffsetNotAvailable));
+    let (verdict, join) = (crate::frame::Verdict::Matches, 1);
+    let body = Body::Answer { join, verdict, high_watermark: Offset(7), log_start: Offset(0) };
+    with(&mut follower, |p, turn| p.handle_frame(replica(1), LeaderEpoch(1), &body, turn));
+    assert_eq!(row(&follower, Lease::NONE).follower_read, Ok(Offset(7)));
+    // Elected in an earlier life.
+    let mut elected = state(0, 1, 1, &[0, 1]);
+    elected.isr[0].epoch.node_epoch = NodeEpoch(0);
+    let other = partition(&elected, true);
+    assert_eq!(other.role(), RoleKind::Idle);
+    refuses_all(&row(&other, Lease::UNLIMITED), NOT_LEADER);
+}
+
+#[test]
+fn a_transfer_stops_appends_then_everything_and_a_late_one_is_cancelled() {
+    let mut partition = partition(&state(0, 1, 1, &[0, 1, 2]), true);
+    with(&mut partition, |partition, turn| partition.handle_transfer(replica(1), turn));
+    assert_eq!(partition.role(), RoleKind::Draining);
+    assert_eq!(row(&partition, Lease::UNLIMITED).produce, Err(NOT_LEADER));
+    let mut late = partition.clone();
+    acknowledge(&mut partition);
+    assert_eq!(partition.role(), RoleKind::Released);
+    refuses_all(&row(&partition, Lease::UNLIMITED), NOT_LEADER);
+    let (_, effects) = with(&mut late, |partition, turn| {
+        turn.now_ns = 1_000_000_000;
+        partition.handle_tick(turn);
+    });
+    assert!(effects.contains(&Effect::TransferCancelled { target: replica(1) }), "{effects:?}");
+    assert_eq!(late.role(), RoleKind::Active);
+}
+
+#[test]
+fn a_failed_storage_refuses_everything_for_good() {
+    let mut partition = partition(&state(0, 1, 1, &[0, 1, 2]), true);
+    let (_, effects) = with(&mut partition, |partition, turn| partition.handle_storage_failure("EIO", turn));
+    assert!(matches!(effects[..], [Effect::Resigned, Effect::Faulted(_)]), "{effects:?}");
+    refuses_all(&row(&partition, Lease::UNLIMITED), ErrorCode::KafkaStorageError);
+    with(&mut partition, |partition, turn| {
+        partition.handle_metadata(&state(0, 2, 2, &[0, 1, 2]), true, turn)
+    });
+    assert_eq!(partition.role(), RoleKind::Faulted);
+}

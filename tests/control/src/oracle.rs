@@ -68,10 +68,8 @@ impl Oracle {
                     self.history.insert((*key, state.partition_epoch), state.clone());
                 }
                 MetadataRecord::PartitionChange { key, .. } => self.changed(&before, *key)?,
-                MetadataRecord::Node(node) => {
-                    if before.node(node.node).is_some_and(|known| !known.fenced) {
-                        return Err(format!("node {} is registered anew and was not fenced", node.node.0));
-                    }
+                MetadataRecord::Node(node) if before.node(node.node).is_some_and(|known| !known.fenced) => {
+                    return Err(format!("node {} is registered anew and was not fenced", node.node.0));
                 }
                 _ => {}
             }

@@ -48,11 +48,11 @@ pub(crate) struct Cleaner {
 }
 
 impl Shard {
-    /// The shard is ready: the first sweep comes after `log.initial.task.delay.ms`.
+    /// The shard is ready: the first look for old segments comes after `log.initial.task.delay.ms`, that for logs to compact
+    /// at once, as Kafka's do.
     pub(crate) fn begin_upkeep(&mut self, now: Now) {
-        let due_ns = Some(now.after_ms(self.config.initial_task_delay_ms));
-        self.retention_sweep.due_ns = due_ns;
-        self.cleaner.sweep.due_ns = due_ns.filter(|_| self.config.cleaner_enabled);
+        self.retention_sweep.due_ns = Some(now.after_ms(self.config.initial_task_delay_ms));
+        self.cleaner.sweep.due_ns = self.config.cleaner_enabled.then_some(now.monotonic_ns);
     }
 
     /// Does what is due.

@@ -40,7 +40,11 @@ pub fn keyed(producer: i64, codec: Codec, records: &[(&str, usize)]) -> Bytes {
 }
 
 /// All records from `start` on, as (offset, key, length of value), and the batches they are in.
-fn contents(world: &mut World, slot: PartitionSlot, start: i64) -> (Vec<(i64, String, usize)>, Vec<Bytes>) {
+pub fn contents(
+    world: &mut World,
+    slot: PartitionSlot,
+    start: i64,
+) -> (Vec<(i64, String, usize)>, Vec<Bytes>) {
     let end = world.storage.written_end_offset(slot).0;
     let (mut next, mut records, mut batches) = (start, Vec::new(), Vec::new());
     while next < end {

@@ -1,6 +1,7 @@
 //! Tests of the whole storage against a disk in memory.
 
 mod compacting;
+mod compacting_lives;
 mod crash;
 mod disk;
 mod durability;

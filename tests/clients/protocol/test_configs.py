@@ -5,6 +5,7 @@ from . import apis, batch
 from .batch import Record
 from .client import produce
 from .suite import equal, test
+from .wire import Connection
 
 UNKNOWN_TOPIC, MESSAGE_TOO_LARGE, INVALID_TOPIC, INVALID_CONFIG, INVALID_REQUEST = 3, 10, 17, 40, 42
 TOPIC, BROKER, GROUP = 2, 4, 32
@@ -94,7 +95,6 @@ def unknown_and_invalid_topic(env):
 @test
 def broker_configs(env):
     for b in env.cluster.metadata([])["brokers"]:
-        from .wire import Connection
         with Connection(b["host"], b["port"]) as c:
             got = c.call(apis.DESCRIBE_CONFIGS, 3, {"resources": [{"type": BROKER, "name": str(b["node_id"]), "keys": None}],
                                                     "include_synonyms": True, "include_documentation": False})["results"][0]
@@ -118,7 +118,12 @@ def brokers_say_where_they_are(env):
 def a_group_has_the_brokers_settings(env):
     """Kafka 4.3 describes any group, whether there is one or not; librdkafka's 0081 asks."""
     got = named(describe(env, GROUP, env.name("group")))
-    for name, value in (("consumer.heartbeat.interval.ms", "5000"), ("consumer.session.timeout.ms", "45000")):
+    broker = env.cluster.metadata([])["brokers"][0]
+    with Connection(broker["host"], broker["port"]) as c:
+        own = named(c.call(apis.DESCRIBE_CONFIGS, 3, {"resources": [{"type": BROKER, "name": str(broker["node_id"]), "keys": None}],
+                                                      "include_synonyms": False, "include_documentation": False})["results"][0])
+    for name in ("consumer.heartbeat.interval.ms", "consumer.session.timeout.ms"):
+        value = own[f"group.{name}"]["value"]
         equal((got[name]["value"], got[name]["source"], got[name]["read_only"], got[name]["synonyms"]), (value, DEFAULT, False, []))
     equal(list(named(describe(env, GROUP, "g", ["consumer.session.timeout.ms"]))), ["consumer.session.timeout.ms"])
     equal(describe(env, GROUP, "")["error_code"], INVALID_REQUEST)

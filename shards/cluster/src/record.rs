@@ -332,6 +332,23 @@ mod tests {
     use pelton_model::{IsrMember, LeaderEpoch, PartitionEpoch, Replica, ReplicaEpoch};
     use uuid::Uuid;
 
+    fn registration() -> NodeRegistration {
+        NodeRegistration {
+            node: NodeId(4),
+            epoch: NodeEpoch(77),
+            directory: Uuid::from_u128(1),
+            incarnation: Uuid::from_u128(2),
+            start: 6,
+            rack: Some("east".to_string()),
+            endpoints: vec![Endpoint { name: "peer".to_string(), host: "h".to_string(), port: 9 }],
+            shards: vec![ShardRegistration { epoch: ShardEpoch(1), device: 3, online: true }],
+            fenced: true,
+            draining: false,
+            leaving: false,
+            lossy: true,
+        }
+    }
+
     fn all() -> Vec<MetadataRecord> {
         let id = TopicId(Uuid::from_u128(9));
         let key = PartitionKey { topic_id: id, partition: 3 };
@@ -365,20 +382,7 @@ mod tests {
             MetadataRecord::Topic { id, name: "t".to_string() },
             MetadataRecord::Partition { key, state: state.clone() },
             MetadataRecord::PartitionChange { key, delta: PartitionDelta::between(&older, &state, true) },
-            MetadataRecord::Node(NodeRegistration {
-                node: NodeId(4),
-                epoch: NodeEpoch(77),
-                directory: Uuid::from_u128(1),
-                incarnation: Uuid::from_u128(2),
-                start: 6,
-                rack: Some("east".to_string()),
-                endpoints: vec![Endpoint { name: "peer".to_string(), host: "h".to_string(), port: 9 }],
-                shards: vec![ShardRegistration { epoch: ShardEpoch(1), device: 3, online: true }],
-                fenced: true,
-                draining: false,
-                leaving: false,
-                lossy: true,
-            }),
+            MetadataRecord::Node(registration()),
             MetadataRecord::NodeChange {
                 node: NodeId(4),
                 epoch: NodeEpoch(77),

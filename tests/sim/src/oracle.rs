@@ -25,7 +25,7 @@ struct Sent {
 #[derive(Default)]
 pub struct Whole {
     /// Offsets of records.
-    offsets: std::collections::BTreeSet<i64>,
+    pub offsets: std::collections::BTreeSet<i64>,
     /// Producer ids and last offsets of batches.
     batches: std::collections::BTreeSet<(i64, i64)>,
 }

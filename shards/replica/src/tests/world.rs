@@ -121,7 +121,7 @@ impl World {
             return Ok(());
         }
         match event {
-            Event::Deliver { from, to, message } if to == CONTROLLER => self.to_controller(from, message),
+            Event::Deliver { from, to, message } if to == CONTROLLER => self.tell_controller(from, message),
             Event::Deliver { from, to, message } => self.deliver(from, to, message)?,
             Event::Written { node, life, generation, end } if self.current(node, life, generation) => {
                 self.nodes[node].log.handle_written(end);
@@ -187,7 +187,7 @@ impl World {
         }
     }
 
-    fn to_controller(&mut self, from: usize, message: Message) {
+    fn tell_controller(&mut self, from: usize, message: Message) {
         let now = self.controller_clock();
         if self.controller.away_until_ns <= now {
             self.controller.handle(from, message, now);

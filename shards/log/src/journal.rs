@@ -421,6 +421,12 @@ impl Journal {
         }
     }
 
+    /// Whether the oldest buffer in memory is needed for nothing but that its group was written without a flush.
+    pub fn evicts_after_flush(&self) -> bool {
+        group_of(&self.groups, self.evict_next)
+            .is_some_and(|group| group.resident && group.unlaid == 0 && group.state == GroupState::Written)
+    }
+
     fn forget(&mut self) {
         while let Some(front) = self.groups.front()
             && front.sequence < self.start.0

@@ -163,12 +163,16 @@ impl Storage {
     pub(crate) fn evict_tail(&mut self) {
         let budget = if self.is_starved() { self.config.tail_bytes / 2 } else { self.config.tail_bytes };
         while self.journal.resident_bytes() > budget {
-            let Some((sequence, slots)) = self.journal.evict() else { return };
+            let Some((sequence, slots)) = self.journal.evict() else { break };
             for slot in slots {
                 if let Some(partition) = self.partition_mut(slot) {
                     partition.evict(sequence);
                 }
             }
+        }
+        // Direct batches fill memory and hardly any journal: nothing else would call for their groups' flush.
+        if self.journal.resident_bytes() > budget / 2 && self.journal.evicts_after_flush() {
+            self.journal.want_sync(self.journal.written());
         }
     }
 }

@@ -351,3 +351,22 @@ fn one_small_batch_does_not_keep_direct_ones_in_memory() {
     assert!(peak <= tail_bytes + 20_000, "{peak} bytes stay in memory");
     assert_eq!(world.storage.flushed_end_offset(busy), Offset(100));
 }
+
+#[test]
+fn unflushed_direct_batches_do_not_stay_in_memory() {
+    let config = StorageConfig { direct_bytes: 5_000, journal_bytes: 4 << 20, ..small() };
+    let tail_bytes = config.tail_bytes;
+    let mut world = World::new(config);
+    let topic = TopicConfig { flush_messages: i64::MAX, flush_ms: i64::MAX, ..TopicConfig::default() };
+    let slot = world.storage.open_partition(key(0), &topic);
+    world.settle();
+    let mut peak = 0;
+    for round in 0..100 {
+        world.append(slot, batch(1, 10_000, round));
+        world.settle();
+        peak = peak.max(world.storage.journal.resident_bytes());
+    }
+    assert!(peak <= tail_bytes + 20_000, "{peak} bytes stay in memory");
+    assert_eq!(world.storage.written_end_offset(slot), Offset(100));
+    assert_eq!(world.read_all(slot, 0, 100, 100_000).len(), 100);
+}

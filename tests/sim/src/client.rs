@@ -250,7 +250,7 @@ impl Client {
             return;
         }
         if let Some(partition) = self.lost.pop() {
-            let body = earliest_body(&self.topic, partition);
+            let body = offset_body(&self.topic, partition, -2);
             return self.request(ApiKey::ListOffsets, 5, &body, Pending::Earliest { partition });
         }
         let partition = self.partitions[prng.below(self.partitions.len() as u64) as usize];
@@ -411,8 +411,8 @@ impl Client {
     }
 }
 
-/// A question for the log start offset of one partition.
-pub fn earliest_body(topic: &str, partition: i32) -> m::ListOffsetsRequestData {
+/// A question for the log start offset (`timestamp` -2) or the end (-1) of one partition.
+pub fn offset_body(topic: &str, partition: i32, timestamp: i64) -> m::ListOffsetsRequestData {
     m::ListOffsetsRequestData {
         replica_id: -1,
         topics: vec![list_offsets_request::ListOffsetsTopic {
@@ -420,7 +420,7 @@ pub fn earliest_body(topic: &str, partition: i32) -> m::ListOffsetsRequestData {
             partitions: vec![list_offsets_request::ListOffsetsPartition {
                 partition_index: partition,
                 current_leader_epoch: -1,
-                timestamp: -2,
+                timestamp,
                 ..Default::default()
             }],
             ..Default::default()

@@ -1,7 +1,7 @@
 //! A disk that does what disks do: completes writes in any order, forgets at a power cut what was not synced, tears writes
 //! at sectors, fills up, fails. One per shard for its own files; partition files are the node's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use pelton_log::SegmentReader;
@@ -9,6 +9,8 @@ use pelton_log::disk::{DiskEffect, DiskError, SegmentFile, SegmentPiece, Ticket}
 use pelton_model::Prng;
 
 const SECTOR_BYTES: usize = 512;
+/// How many of the newest journal writes of a shard are remembered.
+const RECENT_WRITES: usize = 32;
 
 /// How a node ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -187,6 +189,8 @@ pub struct Faults {
 #[derive(Default)]
 pub struct Disk {
     files: BTreeMap<Name, File>,
+    /// The newest journal writes of each shard.
+    recent: BTreeMap<u16, VecDeque<(usize, usize)>>,
     /// Faults that are on now.
     pub faults: Faults,
 }
@@ -226,7 +230,12 @@ impl Disk {
         cache.get(position as usize..position as usize + length).map(Bytes::copy_from_slice)
     }
 
-    /// How many bytes the live journal of a shard has, and a way to damage one of them.
+    /// Where the newest journal writes of a shard went, position and length, oldest first.
+    pub fn recent_journal_writes(&self, shard: u16) -> Vec<(usize, usize)> {
+        self.recent.get(&shard).map(|writes| writes.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// Damages one byte of a shard's journal.
     pub fn flip_journal_bit(&mut self, shard: u16, at: usize) {
         if let Some(file) = self.files.get_mut(&Name::Journal(shard)) {
             let at = at % file.cache.len().max(1);
@@ -242,6 +251,11 @@ impl Disk {
             DiskEffect::JournalWrite { position, bytes, sync, .. } => {
                 assert_eq!(position % 4096, 0, "journal writes are aligned");
                 assert_eq!(bytes.len() % 4096, 0, "journal writes are whole blocks");
+                let recent = self.recent.entry(shard).or_default();
+                recent.push_back((position as usize, bytes.len()));
+                if recent.len() > RECENT_WRITES {
+                    recent.pop_front();
+                }
                 (Name::Journal(shard), Kind::Write { position: position as usize, bytes, sync })
             }
             DiskEffect::JournalSync { .. } => (Name::Journal(shard), Kind::Sync),

@@ -16,7 +16,7 @@ use pelton_model::Prng;
 use pelton_shard::Sabotage;
 
 /// Seeds within which each sabotage must be caught.
-const SABOTAGE_SEEDS: u64 = 4000;
+const SABOTAGE_SEEDS: u64 = 500;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -36,6 +36,9 @@ enum Happening {
     Deliver(u64),
 }
 
+/// Records that end the log of each shard before it is damaged.
+const LAST_RECORDS: i64 = 8;
+
 struct Scheduled {
     at: u64,
     order: u64,
@@ -117,6 +120,8 @@ pub struct World {
     admin_inbound: BytesMut,
     ready: usize,
     stopped: usize,
+    /// Steps taken so far, of all kinds.
+    pub steps: u64,
     /// What happened.
     pub summary: Summary,
     trace_text: bool,
@@ -168,6 +173,7 @@ impl World {
             admin_inbound: BytesMut::new(),
             ready: 0,
             stopped: 0,
+            steps: 0,
             summary: Summary::default(),
             trace_text,
             sabotage,
@@ -353,9 +359,14 @@ impl World {
 
     /// The log start offset of a partition, as its leader tells clients.
     pub fn earliest(&mut self, topic: &str, partition: i32) -> Result<i64, String> {
+        self.offset(topic, partition, -2)
+    }
+
+    /// The offset that ListOffsets answers for `timestamp`.
+    fn offset(&mut self, topic: &str, partition: i32, timestamp: i64) -> Result<i64, String> {
         let shard = partition as u16 % self.config.shards;
-        let answer: m::ListOffsetsResponseData =
-            self.admin_to(shard, ApiKey::ListOffsets, 5, &client::earliest_body(topic, partition))?;
+        let body = client::offset_body(topic, partition, timestamp);
+        let answer: m::ListOffsetsResponseData = self.admin_to(shard, ApiKey::ListOffsets, 5, &body)?;
         let data = answer.topics.first().and_then(|topic| topic.partitions.first());
         match data.ok_or("a ListOffsets answer without its partition")? {
             data if data.error_code == 0 => Ok(data.offset),
@@ -363,9 +374,10 @@ impl World {
         }
     }
 
-    /// Produces one record to partition `shard` of topic "last", twice, so that something follows what came before.
+    /// Produces records to partition `shard` of topic "last", one journal group each, so that something follows what came
+    /// before.
     pub fn touch_shard(&mut self, shard: u16) -> Result<(), String> {
-        for _ in 0..2 {
+        for _ in 0..LAST_RECORDS {
             let mut builder = pelton_wire::records::BatchBuilder::new(pelton_wire::compression::Codec::None);
             builder.add(EPOCH_MS, None, Some(b"last"), &[]);
             let records = builder.build().map_err(|error| error.to_string())?;
@@ -383,7 +395,25 @@ impl World {
                 }],
                 ..Default::default()
             };
-            let _: m::ProduceResponseData = self.admin_to(shard, ApiKey::Produce, 9, &body)?;
+            let answer: m::ProduceResponseData = self.admin_to(shard, ApiKey::Produce, 9, &body)?;
+            let data = answer.responses.first().and_then(|topic| topic.partition_responses.first());
+            match data.map(|data| data.error_code) {
+                Some(0) => {}
+                other => return Err(format!("last-{shard}: produce answered {other:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// What `touch_shard` wrote is there, but for the very last group, which damage may have made look torn.
+    pub fn judge_touched(&mut self) -> Result<(), String> {
+        for shard in 0..self.config.shards {
+            let end = self.offset("last", i32::from(shard), -1)?;
+            if end < LAST_RECORDS - 1 {
+                return Err(format!(
+                    "last-{shard} ends at {end}, but {LAST_RECORDS} records were acknowledged"
+                ));
+            }
         }
         Ok(())
     }
@@ -454,6 +484,7 @@ impl World {
     /// Lets one thing happen; false if there is none.
     fn step(&mut self) -> Result<bool, String> {
         let Some(next) = self.queue.pop() else { return Ok(false) };
+        self.steps += 1;
         if next.generation != self.generation {
             return Ok(true);
         }

@@ -32,16 +32,27 @@ impl Storage {
         if self.phase == Phase::Failed || !self.recovery_synced || self.retry_at_ns.is_some() {
             return;
         }
-        if !self.ready.is_empty() && self.lay_downs < self.config.lay_downs_in_flight.max(1) {
+        if !self.ready.is_empty() && self.lay_downs < self.lay_downs_max() {
             let ready: Vec<PartitionSlot> = self.ready.iter().copied().collect();
             for slot in ready {
                 self.start_lay_down(now, slot, out);
             }
         }
-        let may_start = !self.round_in_flight && self.lay_downs < self.config.lay_downs_in_flight.max(1);
-        if may_start && self.needs_room() {
+        if !self.round_in_flight && self.needs_room() && self.lay_downs < self.lay_downs_max() {
             self.lay_oldest(now, out);
         }
+    }
+
+    /// Lay-downs at once: few, unless batches wait for theirs or room becomes scarce.
+    pub(crate) fn lay_downs_max(&mut self) -> usize {
+        let hurried = self.direct_left > 0
+            || self.phase == Phase::Recovering
+            || self.stopping
+            || self.is_starved()
+            || self.journal.unlaid_span() > self.config.journal_bytes / 4 * 3
+            || self.journal.pinned_bytes() > self.config.tail_bytes / 4 * 3;
+        let max = if hurried { self.config.lay_downs_in_flight } else { self.config.lay_downs_unhurried };
+        max.max(1)
     }
 
     fn needs_room(&mut self) -> bool {
@@ -55,7 +66,7 @@ impl Storage {
     }
 
     pub(crate) fn start_lay_down(&mut self, now: Now, slot: PartitionSlot, out: &mut Vec<DiskEffect>) {
-        if self.lay_downs >= self.config.lay_downs_in_flight.max(1) {
+        if self.lay_downs >= self.lay_downs_max() {
             return;
         }
         let (written, flushed) = (self.journal.written(), self.journal.flushed());

@@ -50,7 +50,7 @@ impl Storage {
     /// than that.
     fn oldest_pieces(&mut self) -> (Vec<(PartitionSlot, Plan)>, Vec<PartitionSlot>) {
         let (written, flushed) = (self.journal.written(), self.journal.flushed());
-        let large_max = self.config.lay_downs_in_flight.max(1);
+        let large_max = self.lay_downs_max();
         let (mut small, mut large, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut wants_sync = false;
         let mut seen = BTreeSet::new();

@@ -40,6 +40,8 @@ pub struct StorageConfig {
     pub lay_down_write_bytes: usize,
     /// Partitions being laid down at once.
     pub lay_downs_in_flight: usize,
+    /// The same while nobody waits for it: what is acknowledged meanwhile shares the device with them.
+    pub lay_downs_unhurried: usize,
     /// Partitions a checkpoint takes in per turn: with very many of them one turn would hold everything up.
     pub checkpoint_partitions: usize,
     /// Memory of the indexes of sealed segments, bytes.
@@ -80,6 +82,7 @@ impl Default for StorageConfig {
             lay_down_bytes: 1 << 20,
             lay_down_write_bytes: 4 << 20,
             lay_downs_in_flight: 16,
+            lay_downs_unhurried: 2,
             checkpoint_partitions: 256,
             index_bytes: 16 << 20,
             rebuild_read_bytes: 1 << 20,

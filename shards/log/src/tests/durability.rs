@@ -370,3 +370,29 @@ fn unflushed_direct_batches_do_not_stay_in_memory() {
     assert_eq!(world.storage.written_end_offset(slot), Offset(100));
     assert_eq!(world.read_all(slot, 0, 100, 100_000).len(), 100);
 }
+
+#[test]
+fn few_are_laid_down_at_once_until_room_is_scarce() {
+    let mut world = World::new(small());
+    world.settle();
+    let lays = |world: &World| {
+        world.disk.pending.iter().filter(|effect| matches!(effect, DiskEffect::SegmentLay { .. })).count()
+    };
+    let slots: Vec<_> = (0..7).map(|number| world.open(number)).collect();
+    let mut at_once = Vec::new();
+    for slot in &slots {
+        world.append(*slot, batch(1, 17_000, 0));
+        world.turn();
+        let write = |effect: &DiskEffect| matches!(effect, DiskEffect::JournalWrite { .. });
+        while let Some(index) = world.disk.pending.iter().position(write) {
+            world.step(index);
+        }
+        world.turn();
+        at_once.push(lays(&world));
+    }
+    assert_eq!(at_once, [1, 2, 2, 2, 5, 6, 7], "three quarters of the tail are reached with the fifth");
+    world.settle();
+    for slot in slots {
+        assert_eq!(world.read_all(slot, 0, 1, 20_000).len(), 1);
+    }
+}

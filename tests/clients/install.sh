@@ -9,25 +9,18 @@ cache="$here/../.cache"
 mkdir -p "$cache"
 cache="$(cd "$cache" && pwd)"
 
-# need PROGRAM PACKAGE…: the program, from Debian's packages when it is missing
-need() {
-  local program="$1"; shift
-  command -v "$program" >/dev/null && return 0
-  command -v apt-get >/dev/null || { echo "$program is missing and there is no apt-get"; return 1; }
-  [ -n "${apt_updated:-}" ] || { apt-get update -qq >/dev/null 2>&1; apt_updated=1; }
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1
-  command -v "$program" >/dev/null || { echo "$program cannot be installed (apt-get install $*)"; return 1; }
-}
+# shellcheck source=installing.sh
+. "$here/installing.sh"
 
 # stamp NAME FILE…: whether NAME was installed from just these files
 stamp() { local name="$1"; shift; [ "$(cat "$cache/$name.stamp" 2>/dev/null)" = "$(cat "$@" | cksum)" ]; }
 seal() { local name="$1"; shift; cat "$@" | cksum > "$cache/$name.stamp"; }
 
-install_kcat() { need kcat kcat; }
+install_kcat() { packages kcat kcat; }
 
 install_python() {
   stamp python "$here/requirements.txt" && [ -x "$cache/python/bin/python" ] && return 0
-  need python3 python3 python3-venv || return 1
+  packages python3 python3 python3-venv || return 1
   if ! python3 -m venv --clear "$cache/python"; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null 2>&1
     python3 -m venv --clear "$cache/python" || return 1
@@ -38,7 +31,7 @@ install_python() {
 
 install_kafkajs() {
   stamp kafkajs "$here/kafkajs/package-lock.json" && [ -d "$cache/kafkajs/node_modules" ] && return 0
-  need node nodejs && need npm npm || return 1
+  packages node nodejs && packages npm npm || return 1
   rm -rf "$cache/kafkajs" && mkdir -p "$cache/kafkajs" || return 1
   cp "$here"/kafkajs/package.json "$here"/kafkajs/package-lock.json "$cache/kafkajs/"
   (cd "$cache/kafkajs" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) || return 1
@@ -47,7 +40,7 @@ install_kafkajs() {
 
 install_java() {
   stamp java "$here/java/pom.xml" "$here/java/Driver.java" && [ -f "$cache/java/classes/Driver.class" ] && return 0
-  need javac default-jdk-headless && need mvn maven || return 1
+  packages javac default-jdk-headless && packages mvn maven || return 1
   rm -rf "$cache/java" && mkdir -p "$cache/java/classes" || return 1
   mvn -q -B -ntp -f "$here/java/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$cache/java/jars" || return 1
   javac -Xlint:-options -nowarn -cp "$cache/java/jars/*" -d "$cache/java/classes" "$here/java/Driver.java" || return 1
@@ -56,21 +49,10 @@ install_java() {
 
 install_franz() {
   stamp franz "$here/franz/go.mod" "$here/franz/go.sum" "$here/franz/main.go" "$here/franz/groups.go" && [ -x "$cache/franz" ] && return 0
-  need go golang-go || return 1
+  packages go golang-go || return 1
   (cd "$here/franz" && GOTOOLCHAIN=local CGO_ENABLED=0 go build -mod=readonly -o "$cache/franz" .) || return 1
   seal franz "$here/franz/go.mod" "$here/franz/go.sum" "$here/franz/main.go" "$here/franz/groups.go"
 }
 
-for name in "${@:-kcat python kafkajs java franz}"; do
-  for one in $name; do
-    began=$SECONDS
-    if "install_$one" > "$cache/$one.log" 2>&1; then
-      rm -f "$cache/$one.skip"
-      echo "installed $one ($((SECONDS - began)) s)"
-    else
-      { grep -v '^\s*$' "$cache/$one.log" | tail -3 | tr '\n' ' ' | sed 's#[a-z]*://[^ ]*##g' | cut -c1-300; } > "$cache/$one.skip"
-      [ -s "$cache/$one.skip" ] || echo "install failed" > "$cache/$one.skip"
-      echo "skipped $one: $(cat "$cache/$one.skip")"
-    fi
-  done
-done
+[ $# -gt 0 ] || set -- kcat python kafkajs java franz
+install_each "$@"

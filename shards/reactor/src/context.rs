@@ -20,6 +20,8 @@ use crate::pieces::PieceKey;
 use crate::ring::Ring;
 use crate::slab::Slab;
 
+/// So long after its last write began the log counts as writing, nanoseconds.
+const WRITING_NS: u64 = 10_000_000;
 /// Niceness of the pool's threads.
 const BACKGROUND_NICE: i32 = 10;
 
@@ -52,6 +54,8 @@ pub struct Context {
     pub opened_pieces: Vec<(PieceKey, Result<(), String>)>,
     /// Writes and syncs of the log under way.
     pub writes: Vec<Ticket>,
+    /// When the last of them began, monotonic nanoseconds.
+    pub wrote_ns: u64,
     pub background: Background,
     /// Written to when a background job ends.
     pub bell: Arc<OwnedFd>,
@@ -90,6 +94,11 @@ impl Context {
             self.writes.swap_remove(place);
         }
         self.events.push_back(Event::Disk(DiskDone { ticket, result }));
+    }
+
+    /// Whether the log writes, or did a moment ago: between two writes of a busy log there is none in flight.
+    pub fn is_writing(&self, now_ns: u64) -> bool {
+        !self.writes.is_empty() || self.wrote_ns + WRITING_NS > now_ns
     }
 
     /// Tells the shard that a removal was not made, though nothing is wrong: it asks again later.

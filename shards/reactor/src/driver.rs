@@ -339,6 +339,7 @@ impl<C: Core> Driver<C> {
         | DiskEffect::SegmentSync { ticket, .. } = &effect
         {
             context.writes.push(*ticket);
+            context.wrote_ns = self.state.now.monotonic_ns;
         }
         match effect {
             DiskEffect::JournalWrite { ticket, position, bytes, sync } => {

@@ -15,6 +15,7 @@ use pelton_model::limits::BLOCK_BYTES;
 use pelton_model::{AlignedBuffer, ConnectionId};
 use pelton_shard::disk::SegmentFile;
 
+use crate::clock;
 use crate::context::Context;
 use crate::files::{File, Lookup, Mode, Waiter, disk_error};
 use crate::ops::Op;
@@ -28,6 +29,11 @@ const PIECES_MAX: usize = 48;
 const READS_MAX: usize = 4;
 /// The same while the log writes: what waits for a write shall not wait for the device's queue of reads.
 const READS_BESIDE_WRITES_MAX: usize = 1;
+/// While the log writes, a read is followed by a pause of this part of the time it took: a device that both keep busy gets
+/// slower for both, and then the reads give way.
+const PAUSE_DIVISOR: u64 = 2;
+/// The longest such pause, nanoseconds.
+const PAUSE_NS_MAX: u64 = 20_000_000;
 /// Buffers kept for the next read; fresh memory costs a page fault per 4 KiB.
 const BUFFERS_KEPT: usize = 16;
 /// Pieces that nobody took for this long are given up, nanoseconds.
@@ -67,6 +73,7 @@ pub struct PieceRead {
     buffer: AlignedBuffer,
     done: usize,
     file: Rc<File>,
+    began_ns: u64,
 }
 
 struct Shelved {
@@ -104,6 +111,8 @@ pub struct Pieces {
     ahead: VecDeque<PieceKey>,
     reading: usize,
     reads: u64,
+    /// No read before this time while the log writes, monotonic nanoseconds.
+    pause_until_ns: u64,
     shelf: Arc<ArrayQueue<AlignedBuffer>>,
     pub woken: Woken,
 }
@@ -116,6 +125,7 @@ impl Default for Pieces {
             ahead: VecDeque::new(),
             reading: 0,
             reads: 0,
+            pause_until_ns: 0,
             shelf: Arc::new(ArrayQueue::new(BUFFERS_KEPT)),
             woken: Woken::default(),
         }
@@ -222,8 +232,13 @@ impl Pieces {
 
     /// Starts reads while there may be more.
     pub fn start(&mut self, context: &mut Context, segments: &mut Segments) {
-        let reads_max = if context.writes.is_empty() { READS_MAX } else { READS_BESIDE_WRITES_MAX };
-        while self.reading < reads_max {
+        if self.wanted.is_empty() && self.ahead.is_empty() {
+            return;
+        }
+        let now_ns = clock::monotonic_ns();
+        let beside_writes = context.is_writing(now_ns);
+        let reads_max = if beside_writes { READS_BESIDE_WRITES_MAX } else { READS_MAX };
+        while self.reading < reads_max && !(beside_writes && now_ns < self.pause_until_ns) {
             let Some(key) = self.wanted.pop_front().or_else(|| self.ahead.pop_front()) else { return };
             let queued = |piece: &&mut Piece| matches!(piece.state, State::Queued);
             let Some(piece) = self.pieces.get_mut(&key).filter(queued) else { continue };
@@ -243,7 +258,7 @@ impl Pieces {
             let start = key.1 * PIECE_BYTES as u64;
             piece.valid_to = piece.laid_to.min(start + PIECE_BYTES as u64);
             let buffer = self.shelf.pop().unwrap_or_else(|| AlignedBuffer::zeroed(PIECE_BYTES));
-            read(context, PieceRead { key, number: self.reads, buffer, done: 0, file });
+            read(context, PieceRead { key, number: self.reads, buffer, done: 0, file, began_ns: now_ns });
         }
     }
 
@@ -273,6 +288,9 @@ impl Pieces {
             return read(context, job);
         }
         self.reading -= 1;
+        let now_ns = clock::monotonic_ns();
+        self.pause_until_ns =
+            now_ns + (now_ns.saturating_sub(job.began_ns) / PAUSE_DIVISOR).min(PAUSE_NS_MAX);
         let key = job.key;
         let Some(piece) = self.pieces.get_mut(&key) else { return };
         if !matches!(piece.state, State::Reading(number) if number == job.number) {
@@ -312,7 +330,9 @@ impl Pieces {
     /// When [`Pieces::handle_time`] is next due.
     pub fn deadline(&self) -> Option<u64> {
         let ready = self.pieces.values().filter(|piece| matches!(piece.state, State::Ready(_)));
-        ready.map(|piece| piece.used_ns + IDLE_NS).min()
+        let idle_ns = ready.map(|piece| piece.used_ns + IDLE_NS).min();
+        let queued = self.reading == 0 && !(self.wanted.is_empty() && self.ahead.is_empty());
+        [idle_ns, queued.then_some(self.pause_until_ns)].into_iter().flatten().min()
     }
 }
 
@@ -339,4 +359,23 @@ fn read(context: &mut Context, mut job: PieceRead) {
         .build();
     // SAFETY: the operation owns the buffer (on the heap) and the file.
     unsafe { context.start(Op::Piece(job), |_| entry) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pelton_model::{Offset, PartitionKey, TopicId};
+    use pelton_shard::disk::FileKind;
+
+    #[test]
+    fn a_reader_that_pauses_is_woken_when_the_pause_ends() {
+        let partition = PartitionKey { topic_id: TopicId(uuid::Uuid::from_u128(1)), partition: 0 };
+        let file = SegmentFile { partition, base_offset: Offset(0), generation: 0, kind: FileKind::Log };
+        let mut pieces = Pieces { pause_until_ns: 77, ..Pieces::default() };
+        assert_eq!(pieces.deadline(), None);
+        pieces.want(file, 0, (10, 10), ConnectionId(1), 5);
+        assert_eq!(pieces.deadline(), Some(77));
+        pieces.reading = 1;
+        assert_eq!(pieces.deadline(), None, "the read's end wakes it");
+    }
 }

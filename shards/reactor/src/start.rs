@@ -259,6 +259,7 @@ fn prepare<C: Core>(
         opened: Vec::new(),
         opened_pieces: Vec::new(),
         writes: Vec::new(),
+        wrote_ns: 0,
         background: Default::default(),
         bell,
         meter,

@@ -37,6 +37,14 @@ impl Storage {
         worth.then_some(Dirt { overdue, ratio_ppm })
     }
 
+    /// Whether compaction waits for segments of a log that have ended, but in memory only; [`Storage::dirt`] has asked for
+    /// them to be laid down.
+    pub fn awaits_ended_segments(&self, slot: PartitionSlot) -> bool {
+        self.partition(slot).is_some_and(|partition| {
+            partition.has_ended_in_memory() && !partition.uncleanable && self.ready.contains(&slot)
+        })
+    }
+
     /// The segments, from the first, that compaction may touch: ended, stable, committed, and old enough.
     pub(crate) fn cleanable<'a>(
         &self,

@@ -12,6 +12,9 @@ use crate::effect::{Effect, LogLevel};
 const PARTITIONS_PER_TURN: usize = 128;
 /// Pause between two such turns, milliseconds: what clients wait for comes first.
 const PAUSE_MS: i64 = 1;
+/// First pause before the next look where a log's ended segments are on their way to disk, milliseconds; each look that
+/// still finds such doubles it.
+const AWAIT_MS: i64 = 20;
 
 /// A walk over the partitions, in pieces.
 #[derive(Debug, Default)]
@@ -45,6 +48,25 @@ pub(crate) struct Cleaner {
     pub sweep: Sweep,
     /// The best found so far in this sweep.
     best: Option<(Dirt, PartitionSlot)>,
+    /// This sweep has found a log whose ended segments are not on disk yet.
+    awaits: bool,
+    /// The pause after the last sweep that found such a log, milliseconds; 0: the last found none.
+    await_ms: i64,
+}
+
+impl Cleaner {
+    /// Nothing is worth it now: how long until the next sweep, milliseconds. A log that only waits for its segments to be on
+    /// disk is looked at again soon; else it would wait for a whole `log.cleaner.backoff.ms` more than in Kafka.
+    fn pause_ms(&mut self, backoff_ms: i64) -> i64 {
+        self.await_ms = match std::mem::take(&mut self.awaits) {
+            true => self.await_ms.saturating_mul(2).max(AWAIT_MS),
+            false => 0,
+        };
+        match self.await_ms {
+            0 => backoff_ms,
+            soon => soon.min(backoff_ms),
+        }
+    }
 }
 
 impl Shard {
@@ -85,11 +107,16 @@ impl Shard {
             if let Some(dirt) = self.storage.dirt(now, slot, local.state.high_watermark()) {
                 self.cleaner.best = self.cleaner.best.max(Some((dirt, slot)));
             }
+            self.cleaner.awaits |= self.storage.awaits_ended_segments(slot);
         }
         if piece.is_empty() || !ends {
             return;
         }
-        let Some((_, slot)) = self.cleaner.best.take() else { return };
+        let pause_ms = self.cleaner.pause_ms(self.config.cleaner_backoff_ms);
+        let Some((_, slot)) = self.cleaner.best.take() else {
+            self.cleaner.sweep.due_ns = Some(now.after_ms(pause_ms));
+            return;
+        };
         let Some(local) = self.partitions.local(slot) else { return };
         let last_offsets = local.producers.last_offsets();
         if self.storage.start_compaction(now, slot, local.state.high_watermark(), last_offsets) {
@@ -106,5 +133,27 @@ impl Shard {
             let text = format!("shard {}: {text}", self.id.0);
             out.push(Effect::Log { level: LogLevel::Warn, text });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_whose_segments_are_on_their_way_to_disk_are_looked_at_again_soon() {
+        let mut cleaner = Cleaner::default();
+        let mut pauses = Vec::new();
+        for awaits in [false, true, true, true, false, true] {
+            cleaner.awaits = awaits;
+            pauses.push(cleaner.pause_ms(15_000));
+        }
+        assert_eq!(pauses, [15_000, AWAIT_MS, 2 * AWAIT_MS, 4 * AWAIT_MS, 15_000, AWAIT_MS]);
+        // They never wait longer than any log does.
+        for _ in 0..100 {
+            cleaner.awaits = true;
+            pauses.push(cleaner.pause_ms(100));
+        }
+        assert!(pauses[6..].iter().all(|pause| *pause <= 100) && pauses.last() == Some(&100));
     }
 }

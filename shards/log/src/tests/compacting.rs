@@ -374,3 +374,52 @@ fn a_crash_at_any_step_loses_nothing_and_leaves_nothing() {
         assert!(over.is_some_and(|steps| steps > 8), "{over:?}");
     }
 }
+
+#[test]
+fn a_stop_at_any_step_ends_the_compaction_with_what_is_in_flight() {
+    for steps in 0..200 {
+        // A pause between two steps that nobody would want to wait for.
+        let config = StorageConfig { compaction_bytes_per_second: 1_000, ..small() };
+        let (mut world, slot) = filled(config, compacted(), 40);
+        let upper = world.storage.flushed_end_offset(slot);
+        assert!(world.storage.start_compaction(world.now, slot, upper, BTreeMap::new()));
+        for _ in 0..steps {
+            match world.disk.pending.is_empty() {
+                true => world.now.monotonic_ns += 200_000_000_000,
+                false => world.step(0),
+            }
+            world.turn();
+        }
+        let is_over = !world.storage.is_compacting();
+        world.stop_cleanly();
+        assert!(is_over || world.storage.take_compaction_report().is_some_and(|report| report.ended_early));
+        let mut world = world.restart().unwrap();
+        world.settle();
+        let slot = world.open(0);
+        let (records, _) = contents(&mut world, slot, 0);
+        for key in 0..5 {
+            let last = records.iter().filter(|r| r.1 == format!("k{key}")).map(|r| r.0).max();
+            assert_eq!(last, Some(35 + key), "step {steps}");
+        }
+        if is_over {
+            return assert!(steps > 8);
+        }
+    }
+    panic!("the compaction never ends");
+}
+
+#[test]
+fn segments_that_ended_in_memory_are_awaited_and_no_others() {
+    let (mut world, slot) = filled(StorageConfig { lay_down_bytes: 1 << 20, ..small() }, compacted(), 0);
+    assert!(!world.storage.awaits_ended_segments(slot));
+    for _ in 0..6 {
+        world.append_patiently(slot, keyed(-1, Codec::None, &[("k1", 900)]));
+    }
+    world.settle();
+    let upper = world.storage.flushed_end_offset(slot);
+    assert!(world.storage.dirt(world.now, slot, upper).is_none(), "nothing of it is on disk");
+    assert!(world.storage.awaits_ended_segments(slot));
+    world.settle();
+    assert!(!world.storage.awaits_ended_segments(slot));
+    assert!(world.storage.dirt(world.now, slot, upper).is_some());
+}

@@ -118,6 +118,11 @@ impl Coordinator {
             {
                 return Ok(());
             }
+            let is_epoch =
+                matches!(&record, Record::Epoch { value: Some(_), .. } | Record::TargetEpoch { .. });
+            if is_epoch && self.sabotaged(Sabotage::SkipReplayedEpoch) {
+                return Ok(());
+            }
             self.apply_loaded(record);
         }
         Ok(())

@@ -15,17 +15,26 @@ pub enum Sabotage {
     ExpireLiveOffsets,
     /// Loads not every offset of the log.
     SkipReplayedOffset,
+    /// Gives a partition to the next member before the one before gave it back (KIP-848).
+    SkipOwnerCheck,
+    /// Takes commits of any member epoch (KIP-848).
+    SkipEpochCheck,
+    /// Loads no group epochs (KIP-848).
+    SkipReplayedEpoch,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Sabotage; 6] = [
+    pub const ALL: [Sabotage; 9] = [
         Sabotage::AnswerBeforeDurable,
         Sabotage::FetchBeforeDurable,
         Sabotage::SkipGenerationCheck,
         Sabotage::SameGeneration,
         Sabotage::ExpireLiveOffsets,
         Sabotage::SkipReplayedOffset,
+        Sabotage::SkipOwnerCheck,
+        Sabotage::SkipEpochCheck,
+        Sabotage::SkipReplayedEpoch,
     ];
 
     /// Its name on the command line.
@@ -37,6 +46,9 @@ impl Sabotage {
             Sabotage::SameGeneration => "group-same-generation",
             Sabotage::ExpireLiveOffsets => "group-expire-live-offsets",
             Sabotage::SkipReplayedOffset => "group-skip-replayed-offset",
+            Sabotage::SkipOwnerCheck => "group-skip-owner-check",
+            Sabotage::SkipEpochCheck => "group-skip-epoch-check",
+            Sabotage::SkipReplayedEpoch => "group-skip-replayed-epoch",
         }
     }
 }

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::owner_oracle::OwnerOracle;
+
 /// A committed offset: group, topic, partition.
 pub type Register = (String, String, i32);
 
@@ -32,6 +34,8 @@ pub struct GroupOracle {
     registers: BTreeMap<Register, History>,
     /// Who owns what in (group, generation).
     owners: BTreeMap<(String, i32), BTreeMap<(String, i32), String>>,
+    /// Who owns what in KIP-848 groups.
+    pub holders: OwnerOracle,
     /// Commits acknowledged.
     pub commits: u64,
     /// Assignments given out.

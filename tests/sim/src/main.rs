@@ -4,10 +4,12 @@
 //! `--sabotage NAME|all` each deliberate fault must be caught. Prints `N passed, N failed`.
 
 mod client;
+mod consumer_member;
 mod disk;
 mod group_oracle;
 mod member;
 mod oracle;
+mod owner_oracle;
 mod party;
 mod scenario;
 mod world;

@@ -70,7 +70,8 @@ pub struct Member {
     quiet_until_ms: i64,
 }
 
-fn text(text: &str) -> KafkaString {
+/// As Kafka writes it.
+pub fn text(text: &str) -> KafkaString {
     KafkaString::from(text.to_string())
 }
 
@@ -393,7 +394,8 @@ pub fn fetched(body: &m::OffsetFetchResponseData, version: i16) -> (i16, Vec<(St
     (group.error_code, all.collect())
 }
 
-fn read<T: m::Message>(api_key: ApiKey, version: i16, frame: Bytes) -> Result<T, String> {
+/// An answer of this version.
+pub fn read<T: m::Message>(api_key: ApiKey, version: i16, frame: Bytes) -> Result<T, String> {
     let body = decode_response(api_key, version, frame);
     body.map(|(_, body)| body).map_err(|error| format!("{} answer: {error}", api_key.name()))
 }

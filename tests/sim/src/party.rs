@@ -4,6 +4,7 @@ use bytes::BytesMut;
 use pelton_model::Prng;
 
 use crate::client::Client;
+use crate::consumer_member::ConsumerMember;
 use crate::group_oracle::GroupOracle;
 use crate::member::Member;
 use crate::oracle::Oracle;
@@ -22,8 +23,10 @@ pub struct Judges {
 pub enum Party {
     /// Produces or reads.
     Client(Client),
-    /// Is in a group.
+    /// Is in a group of the classic protocol.
     Member(Member),
+    /// Is in a KIP-848 group.
+    Consumer(ConsumerMember),
 }
 
 impl Party {
@@ -32,6 +35,7 @@ impl Party {
         match self {
             Party::Client(client) => client.is_done(),
             Party::Member(member) => member.is_done(),
+            Party::Consumer(member) => member.is_done(),
         }
     }
 
@@ -40,6 +44,7 @@ impl Party {
         match self {
             Party::Client(client) => client.connected,
             Party::Member(member) => member.connected,
+            Party::Consumer(member) => member.connected,
         }
     }
 
@@ -48,6 +53,7 @@ impl Party {
         match self {
             Party::Client(client) => client.connect(prng),
             Party::Member(member) => member.connect(),
+            Party::Consumer(member) => member.connect(),
         }
     }
 
@@ -56,6 +62,7 @@ impl Party {
         match self {
             Party::Client(client) => client.disconnect(),
             Party::Member(member) => member.disconnect(),
+            Party::Consumer(member) => member.disconnect(),
         }
     }
 
@@ -64,7 +71,14 @@ impl Party {
         match self {
             Party::Client(client) => client.act(prng, now_ms, &mut judges.records),
             Party::Member(member) => member.act(prng, now_ms, &mut judges.groups),
+            Party::Consumer(member) => member.act(prng, now_ms, &mut judges.groups),
         }
+    }
+
+    /// True if an answer makes it act more often from then on. Not for one that lives long by heartbeats alone: it would do
+    /// nothing but act.
+    pub fn acts_on_answers(&self) -> bool {
+        !matches!(self, Party::Consumer(_))
     }
 
     /// Takes bytes of the broker.
@@ -72,6 +86,7 @@ impl Party {
         match self {
             Party::Client(client) => client.receive(bytes, &mut judges.records),
             Party::Member(member) => member.receive(bytes, &mut judges.groups),
+            Party::Consumer(member) => member.receive(bytes, &mut judges.groups),
         }
     }
 
@@ -80,6 +95,7 @@ impl Party {
         match self {
             Party::Client(client) => &mut client.outbound,
             Party::Member(member) => &mut member.outbound,
+            Party::Consumer(member) => &mut member.outbound,
         }
     }
 
@@ -89,6 +105,7 @@ impl Party {
             // Placement hands partitions to shards in turn; the scenario gives each client those of one shard.
             Party::Client(client) => client.partitions[0] as u16 % shards,
             Party::Member(member) => member.coordinator % shards,
+            Party::Consumer(member) => member.coordinator % shards,
         }
     }
 
@@ -104,6 +121,7 @@ impl Party {
         match self {
             Party::Client(client) => format!("client {}", client.id),
             Party::Member(member) => member.name.clone(),
+            Party::Consumer(member) => member.name.clone(),
         }
     }
 }

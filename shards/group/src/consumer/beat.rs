@@ -21,6 +21,8 @@ pub(crate) struct Surroundings<'a> {
     pub config: &'a GroupConfig,
     pub topics: &'a dyn TopicsView,
     pub now_ms: i64,
+    /// A fault on purpose: partitions that others own count as free.
+    pub ignores_owners: bool,
 }
 
 /// What it leads to.
@@ -125,7 +127,7 @@ impl Surroundings<'_> {
             subscription_changed,
             owned: ask.owned.as_ref(),
             is_free: &|topic, partition| {
-                group.owners.get(&(topic, partition)).is_none_or(|owner| owner == id)
+                self.ignores_owners || group.owners.get(&(topic, partition)).is_none_or(|owner| owner == id)
             },
         }
         .next()?;

@@ -10,6 +10,7 @@ use pelton_wire::messages::{
 use crate::coordinator::{Asker, Coordinator, Group, Turn};
 use crate::records::Assignment;
 use crate::request::{GroupResponse, text};
+use crate::sabotage::Sabotage;
 use crate::timers::TimerKey;
 
 use super::beat::{Beat, Surroundings};
@@ -72,10 +73,12 @@ impl Coordinator {
         turn: &mut Turn<'_>,
     ) -> Result<Beat, Refusal> {
         let opened = self.open_consumer_group(ask, turn)?;
+        let ignores_owners = self.sabotaged(Sabotage::SkipOwnerCheck);
         let beat = match self.groups.get_mut(&ask.group) {
             Some(Group::Consumer(group)) => {
+                let (context, config) = (asker.context, &self.config);
                 let (topics, now_ms) = (turn.topics, turn.now.wall_ms);
-                let around = Surroundings { context: asker.context, config: &self.config, topics, now_ms };
+                let around = Surroundings { context, config, topics, now_ms, ignores_owners };
                 around.beat(group, member, ask)
             }
             _ => Err(not_found(&ask.group)),

@@ -5,8 +5,10 @@ use pelton_wire::api_key::ApiKey;
 use pelton_wire::messages::{self as m, KafkaString};
 
 use super::World;
+use crate::consumer_member::{ConsumerMember, SESSION_MS};
 use crate::group_oracle::Register;
 use crate::member::{Member, fetch_body, fetched};
+use crate::party::Party;
 
 /// Retention of offsets in runs that wait for them to expire, minutes.
 const SHORT_RETENTION_MINUTES: i64 = 1;
@@ -17,6 +19,7 @@ const EXPIRY_WAIT_MS: u64 = 80_000;
 pub(super) fn config(prng: &mut Prng) -> GroupConfig {
     GroupConfig {
         min_session_timeout_ms: 100,
+        consumer_session_timeout_ms: SESSION_MS,
         initial_rebalance_delay_ms: prng.below(60) as i32,
         offsets_retention_minutes: if prng.one_in(8) { SHORT_RETENTION_MINUTES } else { 10_080 },
         offsets_retention_check_interval_ms: 5_000,
@@ -25,7 +28,7 @@ pub(super) fn config(prng: &mut Prng) -> GroupConfig {
 }
 
 impl World {
-    /// Two groups with a few members each; or, in runs in which offsets expire, one whose only member stays to the end.
+    /// Two classic groups and one of KIP-848 with a few members each; or, in runs in which offsets expire, one whose only member stays to the end.
     pub fn create_groups(&mut self) -> Result<(), String> {
         let partitions = i32::from(self.config.shards);
         let topics = vec![("sync".to_string(), partitions)];
@@ -45,6 +48,24 @@ impl World {
                     if index == 0 { member.with_instance(&format!("{group}-static")) } else { member };
                 self.add_member(member);
             }
+        }
+        self.create_consumer_group("k0", 2 * partitions)
+    }
+
+    /// A KIP-848 group with a few members, that share a topic of their own; `partitions` is a multiple of the shards, as in all
+    /// topics here, so that partition 0 of the next one is on shard 0.
+    fn create_consumer_group(&mut self, group: &str, partitions: i32) -> Result<(), String> {
+        let topic = ("shared".to_string(), partitions);
+        self.create_topic(&topic.0, partitions, &[])?;
+        let coordinator = self.find_coordinator(group)?;
+        self.commit_outside(group, coordinator)?;
+        for index in 0..2 + self.prng.below(3) {
+            let goal = 10 + self.prng.below(60);
+            let name = format!("{group} member {index}");
+            let member = ConsumerMember::new(&name, group, coordinator, topic.clone(), goal, &mut self.prng);
+            let is_static = index == 0 && self.prng.one_in(2);
+            let member = if is_static { member.with_instance(&format!("{group}-static")) } else { member };
+            self.clients.push(Party::Consumer(member));
         }
         Ok(())
     }
@@ -106,7 +127,7 @@ impl World {
 
     /// Every offset that was ever committed, read once more.
     pub fn judge_groups(&mut self) -> Result<(), String> {
-        for group in ["g0", "g1"] {
+        for group in ["g0", "g1", "k0"] {
             let registers: Vec<Register> = self.judges.groups.registers();
             let registers: Vec<Register> =
                 registers.into_iter().filter(|(name, _, _)| name == group).collect();

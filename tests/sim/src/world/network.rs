@@ -55,8 +55,10 @@ impl World {
             Some(index) => {
                 let World { clients, judges, .. } = self;
                 clients[index].receive(bytes, judges)?;
-                let delay = self.prng.below(2 * MS);
-                self.schedule(delay, Happening::ClientActs(index));
+                if clients[index].acts_on_answers() {
+                    let delay = self.prng.below(2 * MS);
+                    self.schedule(delay, Happening::ClientActs(index));
+                }
             }
         }
         Ok(())

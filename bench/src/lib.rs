@@ -21,8 +21,10 @@ pub mod groups;
 pub mod ledger;
 pub mod limits;
 pub mod load;
+pub mod modes;
 pub mod procfs;
 pub mod producing;
+pub mod referee;
 pub mod server;
 pub mod sys;
 

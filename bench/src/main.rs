@@ -1,10 +1,10 @@
-//! The bench program: `load`, `limits`, `floor`, `first`, `compare`, `groups`, `smoke`, `idle`. Only reads arguments and
+//! The bench program: `load`, `limits`, `floor`, `first`, `compare`, `groups`, `referee`, `modes`, `smoke`, `idle`. Only reads arguments and
 //! prints; the work is in the library.
 
 use pelton_bench::args::Args;
 use pelton_bench::compare::{self, cases::Times, systems::Programs};
 use pelton_bench::load::{self, Plan};
-use pelton_bench::{Outcome, checks, first, floor, generator, groups, limits, server};
+use pelton_bench::{Outcome, checks, first, floor, generator, groups, limits, modes, referee, server};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,6 +22,8 @@ pelton-bench compare --out DIR [--quick] [--rounds 5] [--cases H1,H2,H3,H4,H5,H6
 pelton-bench groups [--out DIR] [--rounds 3] [--repeats 3] [--seconds 3] [--warmup 2] [--heartbeat-ms 50]
                     [--systems NAME,NAME] [--part rebalances|commits] [--port 19700] [--pelton FILE|none]
                     [--kafka yes|no] [--jars DIR] [--dir DIR] [-X broker.key=value]
+pelton-bench referee --referee FILE [--rounds 3] [--seconds 3] [--warmup 1.5] [--port 19700] [--pelton FILE|none] [--kafka yes|no] [--jars DIR]
+pelton-bench modes  [--rounds 3] [--seconds 3] [--warmup 1] [--rate 20000] [--port 19700] [--pelton FILE]
 pelton-bench smoke  [--seconds 2] [--port 19700] [--pelton FILE|none] [-X broker.key=value]
 pelton-bench idle   [--seconds 5] [--port 19700] [--pelton FILE] [-X broker.key=value]";
 
@@ -56,6 +58,7 @@ const OPTIONS: &[&str] = &[
     "heartbeat-ms",
     "systems",
     "part",
+    "referee",
 ];
 
 fn main() -> ExitCode {
@@ -85,6 +88,38 @@ fn run(args: &Args) -> Outcome<()> {
         "first" => first_figures(args, port),
         "compare" => full(args, port),
         "groups" => group_figures(args, port),
+        "referee" => {
+            let programs = Programs {
+                pelton: pelton(args)?,
+                jars: jars(args)?,
+                tansu: None,
+                extra: args.extra.clone(),
+                port,
+            };
+            let report = referee::run(&referee::Options {
+                program: PathBuf::from(args.required("referee")?),
+                rounds: args.number("rounds", 3)?,
+                warmup: seconds(args, "warmup", 1.5)?,
+                measure: seconds(args, "seconds", 3.0)?,
+                programs,
+                scratch: args.text("dir").map(str::to_string),
+            })?;
+            println!("{report}");
+            Ok(())
+        }
+        "modes" => {
+            let report = modes::run(&modes::Options {
+                pelton: server::pelton_program(args.text("pelton"))?,
+                port,
+                rounds: args.number("rounds", 3)?,
+                warmup: seconds(args, "warmup", 1.0)?,
+                measure: seconds(args, "seconds", 3.0)?,
+                rate: args.number("rate", 20_000.0)?,
+                scratch: args.text("dir").map(str::to_string),
+            })?;
+            println!("{report}");
+            Ok(())
+        }
         "smoke" => {
             let pelton = pelton(args)?;
             checks::smoke(pelton.as_deref(), port, seconds(args, "seconds", 2.0)?, &args.extra)?;

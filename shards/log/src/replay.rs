@@ -152,7 +152,7 @@ impl Replay<'_> {
 
     fn batches(&mut self, entry: &Entry, group: &mut Group) -> Result<(), RecoveryError> {
         let Some(slot) = self.slot_of(entry) else { return Ok(()) };
-        let batches = batches_of(&entry.payload, group.sequence);
+        let batches: Vec<_> = batches_of(&entry.payload, group.sequence).collect();
         let length: u64 = batches.iter().map(|batch| batch.fact.length).sum();
         let begins = batches.first().is_some_and(|batch| batch.fact.base_offset == entry.value);
         let ordered = batches.iter().all(|batch| batch.fact.last_offset >= batch.fact.base_offset);

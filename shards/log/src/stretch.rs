@@ -99,7 +99,7 @@ impl Storage {
                 Place::Frame(at, length) => (frame.slice(at..at + length), None),
                 Place::Direct(place) => (place.1, Some(Direct { image: place.0 })),
             };
-            for (index, mut batch) in batches_of(&stretch, sequence).into_iter().enumerate() {
+            for (index, mut batch) in batches_of(&stretch, sequence).enumerate() {
                 batch.begins_segment = begins && index == 0;
                 batch.direct = direct.take();
                 handed.add(slot, &batch);
@@ -183,10 +183,9 @@ fn stamp(payload: &mut [u8], pending: &Pending) {
 }
 
 /// The batches of a stamped stretch, as the tail keeps them.
-pub(crate) fn batches_of(stretch: &Bytes, sequence: u64) -> Vec<TailBatch> {
+pub(crate) fn batches_of(stretch: &Bytes, sequence: u64) -> impl Iterator<Item = TailBatch> {
     let mut at = 0;
-    let mut found = Vec::with_capacity(1);
-    for (info, batch) in BatchIter::new(stretch) {
+    BatchIter::new(stretch).map(move |(info, batch)| {
         let fact = BatchFact {
             base_offset: Offset(info.base_offset),
             last_offset: Offset(info.last_offset()),
@@ -194,8 +193,7 @@ pub(crate) fn batches_of(stretch: &Bytes, sequence: u64) -> Vec<TailBatch> {
             max_timestamp_ms: info.max_timestamp,
         };
         let bytes = stretch.slice(at..at + batch.len());
-        found.push(TailBatch { fact, bytes, sequence, begins_segment: false, direct: None });
         at += batch.len();
-    }
-    found
+        TailBatch { fact, bytes, sequence, begins_segment: false, direct: None }
+    })
 }

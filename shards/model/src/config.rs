@@ -122,7 +122,7 @@ impl BrokerConfig {
             producer_id_expiration_ms: 86_400_000,
             transaction_timeout_max_ms: 900_000,
             journal_bytes: 128 * 1024 * 1024,
-            journal_writes_in_flight: 2,
+            journal_writes_in_flight: 4,
             direct_bytes: 256 * 1024,
             tail_bytes: 128 * 1024 * 1024,
             spin_us: 0,

@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use bytes::{Buf, Bytes};
 use io_uring::{opcode, types};
 use pelton_model::{ConnectionId, FetchPath};
-use pelton_shard::{Event, SendPart};
+use pelton_shard::{Event, SendPart, SendParts};
 
 use crate::context::Context;
 use crate::meter;
@@ -46,7 +46,7 @@ pub enum Step {
 
 impl Sockets {
     /// Queues parts.
-    pub fn send(&mut self, id: ConnectionId, parts: Vec<SendPart>) {
+    pub fn send(&mut self, id: ConnectionId, parts: SendParts) {
         let Some(connection) = self.live(id) else { return };
         connection.queue.extend(parts.into_iter().filter(|part| part.length() > 0));
         self.touch(id);

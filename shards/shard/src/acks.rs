@@ -1,73 +1,101 @@
 //! Produce requests whose batches are appended but not yet committed: who waits for which offset of which partition.
 //! An acknowledgement leaves here only when the high watermark has passed its batch (replication rule R7).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use pelton_log::PartitionSlot;
 use pelton_wire::error_code::ErrorCode;
 
 use crate::api::partition::PartitionAnswer;
 
+/// Names a waiting request; never used again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AckId {
+    place: u32,
+    serial: u64,
+}
+
+/// Where a part of a request stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PartState {
+    /// Its answer is final.
+    Decided,
+    /// Its answer holds when the partition here is committed beyond this offset.
+    Here(PartitionSlot, i64),
+    /// Another shard will say.
+    Elsewhere,
+}
+
+/// One part of a request.
+#[derive(Debug)]
+pub struct Part {
+    /// What the asker calls it: a client's partition index, another shard's name.
+    pub number: i32,
+    /// Where it stands.
+    pub state: PartState,
+    /// The answer, in the end.
+    pub answer: PartitionAnswer,
+}
+
 /// A produce request all of whose parts are decided, or have been given up.
 #[derive(Debug)]
 pub struct Acknowledged<O> {
     /// Who asked.
     pub origin: O,
-    /// One answer per part, in the order of the request.
-    pub answers: Vec<PartitionAnswer>,
+    /// Its parts, in the order of the request.
+    pub parts: Vec<Part>,
 }
 
 struct Pending<O> {
+    serial: u64,
     origin: O,
-    answers: Vec<PartitionAnswer>,
-    waiting: Vec<bool>,
+    parts: Vec<Part>,
     remaining: usize,
     deadline_ns: u64,
 }
 
 struct Wait {
     last_offset: i64,
-    id: u64,
+    id: AckId,
     index: u32,
 }
 
 /// The waiting requests of one shard, whose askers are named by `O`.
 pub struct Acks<O> {
-    pending: BTreeMap<u64, Pending<O>>,
-    next_id: u64,
+    places: Vec<Option<Pending<O>>>,
+    free: Vec<u32>,
+    next_serial: u64,
     by_partition: Vec<VecDeque<Wait>>,
 }
 
 impl<O> Default for Acks<O> {
     fn default() -> Acks<O> {
-        Acks { pending: BTreeMap::new(), next_id: 0, by_partition: Vec::new() }
+        Acks { places: Vec::new(), free: Vec::new(), next_serial: 0, by_partition: Vec::new() }
     }
 }
 
 impl<O> Acks<O> {
-    /// Enters a request. `waits` names, for each part not yet decided: its index, and the partition here and the last
-    /// offset it waits for (none: another shard will say). The answers of those parts count once they are due.
-    pub fn add(
-        &mut self,
-        origin: O,
-        answers: Vec<PartitionAnswer>,
-        waits: &[(u32, Option<(PartitionSlot, i64)>)],
-        deadline_ns: u64,
-    ) -> u64 {
-        let id = self.next_id;
-        self.next_id += 1;
-        let mut waiting = vec![false; answers.len()];
-        for (index, wait) in waits {
-            waiting[*index as usize] = true;
-            if let Some((slot, last_offset)) = wait {
+    /// Enters a request at least one of whose parts is not decided.
+    pub fn add(&mut self, origin: O, parts: Vec<Part>, deadline_ns: u64) -> AckId {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            (self.places.len() - 1) as u32
+        });
+        let id = AckId { place, serial };
+        let mut remaining = 0;
+        for (index, part) in parts.iter().enumerate() {
+            remaining += usize::from(part.state != PartState::Decided);
+            if let PartState::Here(slot, last_offset) = part.state {
                 let queue = slot.0 as usize;
                 if self.by_partition.len() <= queue {
                     self.by_partition.resize_with(queue + 1, VecDeque::new);
                 }
-                self.by_partition[queue].push_back(Wait { last_offset: *last_offset, id, index: *index });
+                self.by_partition[queue].push_back(Wait { last_offset, id, index: index as u32 });
             }
         }
-        self.pending.insert(id, Pending { origin, answers, waiting, remaining: waits.len(), deadline_ns });
+        self.places[place as usize] = Some(Pending { serial, origin, parts, remaining, deadline_ns });
         id
     }
 
@@ -87,7 +115,13 @@ impl<O> Acks<O> {
     }
 
     /// The answer of one part has come from the shard that leads it.
-    pub fn answer(&mut self, id: u64, index: u32, answer: PartitionAnswer, done: &mut Vec<Acknowledged<O>>) {
+    pub fn answer(
+        &mut self,
+        id: AckId,
+        index: u32,
+        answer: PartitionAnswer,
+        done: &mut Vec<Acknowledged<O>>,
+    ) {
         self.decide(id, index, Some(answer), done);
     }
 
@@ -106,48 +140,56 @@ impl<O> Acks<O> {
         }
     }
 
-    /// Gives up requests past their deadline; their batches may still be committed, as Kafka says of
+    /// Gives up requests past their deadline, the oldest first; their batches may still be committed, as Kafka says of
     /// REQUEST_TIMED_OUT.
     pub fn expire(&mut self, now_ns: u64, done: &mut Vec<Acknowledged<O>>) {
-        let late: Vec<u64> =
-            self.pending.iter().filter(|(_, p)| p.deadline_ns <= now_ns).map(|(id, _)| *id).collect();
+        let late = self.places.iter().enumerate().filter_map(|(place, pending)| {
+            let pending = pending.as_ref().filter(|pending| pending.deadline_ns <= now_ns)?;
+            Some(AckId { place: place as u32, serial: pending.serial })
+        });
+        let mut late: Vec<AckId> = late.collect();
+        late.sort_unstable_by_key(|id| id.serial);
         for id in late {
-            let Some(mut pending) = self.pending.remove(&id) else { continue };
-            for (answer, waiting) in pending.answers.iter_mut().zip(&pending.waiting) {
-                if *waiting {
-                    *answer = PartitionAnswer::produce_error(ErrorCode::RequestTimedOut, None);
-                }
+            let Some(mut pending) = self.take(id) else { continue };
+            for part in pending.parts.iter_mut().filter(|part| part.state != PartState::Decided) {
+                part.answer = PartitionAnswer::produce_error(ErrorCode::RequestTimedOut, None);
             }
-            done.push(Acknowledged { origin: pending.origin, answers: pending.answers });
+            done.push(Acknowledged { origin: pending.origin, parts: pending.parts });
         }
     }
 
     /// True while nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+        self.places.len() == self.free.len()
+    }
+
+    fn take(&mut self, id: AckId) -> Option<Pending<O>> {
+        let place = self.places.get_mut(id.place as usize)?;
+        let taken = place.take_if(|pending| pending.serial == id.serial)?;
+        self.free.push(id.place);
+        Some(taken)
     }
 
     fn decide(
         &mut self,
-        id: u64,
+        id: AckId,
         index: u32,
         answer: Option<PartitionAnswer>,
         done: &mut Vec<Acknowledged<O>>,
     ) {
-        let Some(pending) = self.pending.get_mut(&id) else { return };
-        let index = index as usize;
-        if !pending.waiting.get(index).copied().unwrap_or(false) {
-            return;
-        }
-        pending.waiting[index] = false;
+        let place = self.places.get_mut(id.place as usize).and_then(Option::as_mut);
+        let Some(pending) = place.filter(|pending| pending.serial == id.serial) else { return };
+        let part = pending.parts.get_mut(index as usize).filter(|part| part.state != PartState::Decided);
+        let Some(part) = part else { return };
+        part.state = PartState::Decided;
         if let Some(answer) = answer {
-            pending.answers[index] = answer;
+            part.answer = answer;
         }
         pending.remaining -= 1;
         if pending.remaining == 0
-            && let Some(pending) = self.pending.remove(&id)
+            && let Some(pending) = self.take(id)
         {
-            done.push(Acknowledged { origin: pending.origin, answers: pending.answers });
+            done.push(Acknowledged { origin: pending.origin, parts: pending.parts });
         }
     }
 }
@@ -156,15 +198,16 @@ impl<O> Acks<O> {
 mod tests {
     use super::*;
 
-    fn ok(base_offset: i64) -> PartitionAnswer {
-        PartitionAnswer::Produce {
+    fn waiting(slot: u32, last_offset: i64) -> Part {
+        let answer = PartitionAnswer::Produce {
             error: ErrorCode::None,
             message: None,
-            base_offset,
+            base_offset: 0,
             log_append_time_ms: -1,
             log_start_offset: 0,
             record_errors: Vec::new(),
-        }
+        };
+        Part { number: 0, state: PartState::Here(PartitionSlot(slot), last_offset), answer }
     }
 
     #[test]
@@ -172,7 +215,7 @@ mod tests {
         let mut acks = Acks::default();
         let mut done = Vec::new();
         let (a, b) = (PartitionSlot(0), PartitionSlot(1));
-        acks.add("r", vec![ok(0), ok(7)], &[(0, Some((a, 4))), (1, Some((b, 9)))], 100);
+        acks.add("r", vec![waiting(0, 4), waiting(1, 9)], 100);
         acks.advance(a, 4, &mut done);
         assert!(done.is_empty(), "offset 4 is not below high watermark 4");
         acks.advance(a, 5, &mut done);
@@ -185,14 +228,29 @@ mod tests {
     fn failure_and_expiry_name_the_error() {
         let mut acks = Acks::default();
         let mut done = Vec::new();
-        acks.add(1, vec![ok(0)], &[(0, Some((PartitionSlot(0), 0)))], 100);
-        acks.add(2, vec![ok(0)], &[(0, Some((PartitionSlot(3), 0)))], 50);
+        acks.add(1, vec![waiting(0, 0)], 100);
+        acks.add(2, vec![waiting(3, 0)], 50);
         acks.expire(60, &mut done);
         assert_eq!((done.len(), done[0].origin), (1, 2));
         acks.fail(PartitionSlot(0), ErrorCode::KafkaStorageError, "disk", &mut done);
-        let PartitionAnswer::Produce { error, .. } = &done[1].answers[0] else { panic!("{done:?}") };
+        let PartitionAnswer::Produce { error, .. } = &done[1].parts[0].answer else { panic!("{done:?}") };
         assert_eq!(*error, ErrorCode::KafkaStorageError);
         acks.advance(PartitionSlot(0), 9, &mut done);
         assert_eq!(done.len(), 2);
+    }
+
+    #[test]
+    fn what_a_given_up_request_waited_for_does_not_answer_the_next_in_its_place() {
+        let mut acks = Acks::default();
+        let mut done = Vec::new();
+        let old = acks.add("old", vec![waiting(0, 4)], 50);
+        acks.expire(60, &mut done);
+        let new = acks.add("new", vec![waiting(1, 7)], 100);
+        assert_eq!((old.place, acks.is_empty()), (new.place, false));
+        acks.advance(PartitionSlot(0), 5, &mut done);
+        acks.answer(old, 0, PartitionAnswer::produce_error(ErrorCode::None, None), &mut done);
+        assert_eq!(done.len(), 1, "only the old one is decided");
+        acks.advance(PartitionSlot(1), 8, &mut done);
+        assert_eq!((done.len(), done[1].origin), (2, "new"));
     }
 }

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use pelton_log::PartitionSlot;
-use pelton_model::{Now, PartitionKey};
+use pelton_model::Now;
 use pelton_replica::producers::{BatchFacts, Verdict};
 use pelton_wire::compression::Codec;
 use pelton_wire::error_code::ErrorCode;
@@ -36,18 +36,15 @@ fn refuse(error: ErrorCode, message: impl Into<String>) -> AppendOutcome {
 }
 
 impl Shard {
-    /// Appends `records`, one record batch, to `key`. The caller has asked the log for room.
+    /// Appends `records`, one record batch, to a partition led here. The caller has asked the log for room.
     pub(crate) fn append(
         &mut self,
         now: Now,
-        key: PartitionKey,
+        slot: PartitionSlot,
         records: Bytes,
         acks: i16,
         zstd_allowed: bool,
     ) -> AppendOutcome {
-        let Some(slot) = self.partitions.slot(key) else {
-            return refuse(ErrorCode::NotLeaderOrFollower, "this broker does not lead the partition");
-        };
         let batch = match self.check_batch(now, slot, &records, acks, zstd_allowed) {
             Ok(batch) => batch,
             Err(outcome) => return outcome,

@@ -3,11 +3,11 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use pelton_model::limits::{FRAME_BYTES_UNPROVEN, REQUESTS_IN_FLIGHT_MAX};
 use pelton_model::{ConnectionId, Now};
 
-use crate::effect::{Effect, ReceiveMode, SendPart};
+use crate::effect::{Effect, ReceiveMode, SendPart, SendParts};
 
 /// Bytes queued to a client that does not read; past this its requests wait.
 const UNSENT_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -36,7 +36,7 @@ pub enum NextFrame {
 
 enum Slot {
     Waiting,
-    Ready(Vec<SendPart>),
+    Ready(SendParts),
 }
 
 /// Memory for requests that are arriving (Kafka's `queued.max.request.bytes`): taken before the buffer is asked for, so
@@ -149,7 +149,8 @@ impl Connection {
         }
         let mut frame = self.input.split_to(PREFIX_BYTES + length);
         self.frame_begun_ns = None;
-        NextFrame::Frame(frame.split_off(PREFIX_BYTES))
+        frame.advance(PREFIX_BYTES);
+        NextFrame::Frame(frame)
     }
 
     /// Reserves the place of the answer of the frame just cut.
@@ -160,7 +161,7 @@ impl Connection {
     }
 
     /// Fills a reserved place (no parts: a request that gets no answer), and sends what is now in turn.
-    pub fn fill(&mut self, sequence: u64, parts: Vec<SendPart>, out: &mut Vec<Effect>) {
+    pub fn fill(&mut self, sequence: u64, parts: SendParts, out: &mut Vec<Effect>) {
         let Some(index) = sequence.checked_sub(self.first_sequence) else { return };
         let Some(slot) = self.slots.get_mut(index as usize) else { return };
         *slot = Slot::Ready(parts);

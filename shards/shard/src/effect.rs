@@ -1,5 +1,7 @@
 //! What a shard wants done: the output of [`crate::Shard::handle`], performed by the reactor or the simulator, in order.
 
+use std::ops::Deref;
+
 use bytes::Bytes;
 use pelton_log::disk::{DiskEffect, SegmentFile};
 use pelton_model::{ConnectionId, ShardId};
@@ -36,6 +38,45 @@ impl SendPart {
     }
 }
 
+/// The pieces of an answer, in order. Most answers are one piece, which takes no allocation.
+#[derive(Clone, Debug)]
+pub enum SendParts {
+    /// One.
+    One(SendPart),
+    /// Any number.
+    Many(Vec<SendPart>),
+}
+
+impl From<Vec<SendPart>> for SendParts {
+    fn from(parts: Vec<SendPart>) -> SendParts {
+        SendParts::Many(parts)
+    }
+}
+
+impl Deref for SendParts {
+    type Target = [SendPart];
+
+    fn deref(&self) -> &[SendPart] {
+        match self {
+            SendParts::One(part) => std::slice::from_ref(part),
+            SendParts::Many(parts) => parts,
+        }
+    }
+}
+
+impl IntoIterator for SendParts {
+    type Item = SendPart;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<SendPart>, std::vec::IntoIter<SendPart>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        let (one, many) = match self {
+            SendParts::One(part) => (Some(part), Vec::new()),
+            SendParts::Many(parts) => (None, parts),
+        };
+        one.into_iter().chain(many)
+    }
+}
+
 /// One thing to do.
 #[derive(Debug)]
 pub enum Effect {
@@ -43,7 +84,7 @@ pub enum Effect {
     Receive { connection: ConnectionId, mode: ReceiveMode },
     /// Queue these parts behind what is already queued for the connection. Every byte is reported by `Sent`
     /// (partial reports allowed) unless the connection closes.
-    Send { connection: ConnectionId, parts: Vec<SendPart> },
+    Send { connection: ConnectionId, parts: SendParts },
     /// Close once everything queued is sent; `reason` is for the log. `Closed` follows.
     Close { connection: ConnectionId, reason: String },
     /// A disk operation; `Event::Disk` follows with its ticket.

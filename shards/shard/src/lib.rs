@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 
 pub mod acks;
+mod answers;
 pub mod api;
 mod append;
 pub mod connection;
+mod connections;
 mod control;
 pub mod effect;
 pub mod event;
@@ -27,7 +29,7 @@ mod shard;
 mod snapshot;
 mod upkeep;
 
-pub use effect::{Effect, LogLevel, ReceiveMode, SendPart};
+pub use effect::{Effect, LogLevel, ReceiveMode, SendPart, SendParts};
 pub use event::Event;
 pub use message::ShardMessage;
 pub use pelton_log::{DiskImage, RecoveryError, SegmentReader, disk};

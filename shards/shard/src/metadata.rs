@@ -1,6 +1,8 @@
 //! Brings the shard's partitions in line with the metadata image: opens what is led here, forgets what is deleted,
 //! follows changed settings.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use pelton_cluster::image::MetadataImage;
 use pelton_cluster::record::MetadataRecord;
@@ -98,7 +100,7 @@ impl Shard {
             return self.forget_topic(now, id, out);
         };
         let config = self.image.topic_config(&self.config, &topic.name);
-        let name = topic.name.clone();
+        let name = Arc::from(&topic.name[..]);
         let leaders: Vec<_> = topic.partitions.iter().map(|p| (p.leader, p.leader_epoch)).collect();
         let mut partitions = Vec::with_capacity(leaders.len());
         for (index, (leader, leader_epoch)) in leaders.into_iter().enumerate() {
@@ -159,6 +161,6 @@ impl Shard {
             self.acks.fail(slot, ErrorCode::UnknownTopicOrPartition, "the topic was deleted", &mut done);
             self.refuse_fetches_of(now, slot, out);
         }
-        self.finish_produces(done, out);
+        self.finish_produces(&mut done, out);
     }
 }

@@ -2,6 +2,7 @@
 //! image; holds no log bytes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pelton_log::PartitionSlot;
 use pelton_model::{PartitionKey, ShardId, TopicConfig, TopicId};
@@ -25,7 +26,7 @@ pub struct TopicRoute {
     /// Its id.
     pub id: TopicId,
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
     /// By partition index.
     pub partitions: Vec<Route>,
 }
@@ -46,12 +47,27 @@ pub struct LocalPartition {
 #[derive(Default)]
 pub struct Partitions {
     topics: Vec<Option<TopicRoute>>,
-    by_name: BTreeMap<String, usize>,
+    by_name: BTreeMap<Arc<str>, usize>,
     by_id: BTreeMap<TopicId, usize>,
     local: Vec<Option<LocalPartition>>,
 }
 
 impl Partitions {
+    /// The place of a topic, by name; see [`Partitions::topic_at`].
+    pub fn place_by_name(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The place of a topic, by id.
+    pub fn place_by_id(&self, id: TopicId) -> Option<usize> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// A topic by its place, which is its own until it is removed.
+    pub fn topic_at(&self, place: usize) -> Option<&TopicRoute> {
+        self.topics.get(place)?.as_ref()
+    }
+
     /// A topic by name.
     pub fn topic_by_name(&self, name: &str) -> Option<&TopicRoute> {
         self.by_name.get(name).and_then(|index| self.topics[*index].as_ref())

@@ -2,12 +2,12 @@
 //! for acknowledgements. Keeps the order of a connection's requests.
 
 use bytes::Bytes;
-use pelton_log::{Admission, PartitionSlot};
-use pelton_model::{Now, ShardId};
+use pelton_log::Admission;
+use pelton_model::{Now, PartitionKey, ShardId};
 use pelton_wire::error_code::ErrorCode;
 
 use crate::Shard;
-use crate::acks::Acknowledged;
+use crate::acks::{AckId, Acknowledged, Part, PartState};
 use crate::api::partition::PartitionAnswer;
 use crate::api::produce::{ProduceShape, encode_response};
 use crate::append::AppendOutcome;
@@ -29,23 +29,13 @@ pub enum ProduceOrigin {
         /// What the answer needs.
         shape: ProduceShape,
     },
-    /// Another shard; `indexes` are its names for the parts.
+    /// Another shard; the numbers of the parts are its names for them.
     Shard {
         /// The shard.
         from: ShardId,
         /// Its name for the request.
         id: RequestId,
-        /// Its names for the parts.
-        indexes: Vec<u32>,
     },
-}
-
-/// A part of a request as the API found it: the batch and where it goes, or why it goes nowhere.
-pub enum PartRequest {
-    /// To append.
-    Append(ProducePart),
-    /// Refused already.
-    Refused(PartitionAnswer),
 }
 
 /// A request that waits for room in the log.
@@ -79,67 +69,85 @@ pub enum Blocked {
     },
 }
 
-/// One produce request, checked and ready to append.
+/// A produce request under way: what has become of its parts so far.
 pub struct ProduceWork {
     /// acks as asked: -1, 0 or 1.
-    pub acks: i16,
-    /// Give up waiting after this, milliseconds.
-    pub timeout_ms: i64,
+    acks: i16,
     /// zstd batches are refused before version 7 (KIP-110).
-    pub zstd_allowed: bool,
-    /// The parts in the order of the request.
-    pub parts: Vec<PartRequest>,
+    zstd_allowed: bool,
+    /// In the order of the request.
+    parts: Vec<Part>,
+    /// What other shards are to append.
+    foreign: Vec<(ShardId, Vec<ProducePart>)>,
+}
+
+impl ProduceWork {
+    /// Nothing yet.
+    pub fn new(acks: i16, zstd_allowed: bool) -> ProduceWork {
+        ProduceWork { acks, zstd_allowed, parts: Vec::with_capacity(1), foreign: Vec::new() }
+    }
+
+    /// The next part goes nowhere.
+    pub fn refuse(&mut self, number: i32, answer: PartitionAnswer) {
+        self.parts.push(Part { number, state: PartState::Decided, answer });
+    }
 }
 
 impl Shard {
-    /// Appends what is led here, sends the rest to its leaders, and answers when every part is decided.
-    pub(crate) fn run_produce(
+    /// The next part of a request: appends what is led here, keeps the rest for its leader.
+    pub(crate) fn produce_part(
+        &mut self,
+        now: Now,
+        work: &mut ProduceWork,
+        number: i32,
+        key: PartitionKey,
+        route: Route,
+        records: Bytes,
+    ) {
+        let (state, answer) = match route {
+            Route::Leaderless => {
+                let text = "this broker does not lead the partition".to_string();
+                let error = ErrorCode::NotLeaderOrFollower;
+                (PartState::Decided, PartitionAnswer::produce_error(error, Some(text)))
+            }
+            Route::Foreign(shard) => {
+                let index = work.parts.len() as u32;
+                add_foreign(&mut work.foreign, shard, ProducePart { index, key, records });
+                (PartState::Elsewhere, PartitionAnswer::produce_error(ErrorCode::RequestTimedOut, None))
+            }
+            Route::Local(slot) => match self.append(now, slot, records, work.acks, work.zstd_allowed) {
+                AppendOutcome::Refused(answer) => (PartState::Decided, answer),
+                AppendOutcome::Appended { slot, last_offset, answer } => {
+                    let waits = last_offset >= self.high_watermark(slot);
+                    (if waits { PartState::Here(slot, last_offset) } else { PartState::Decided }, answer)
+                }
+            },
+        };
+        work.parts.push(Part { number, state, answer });
+    }
+
+    /// All parts are dealt with: sends the rest to its leaders, and answers when every part is decided or `timeout_ms` has
+    /// passed.
+    pub(crate) fn end_produce(
         &mut self,
         now: Now,
         origin: ProduceOrigin,
         work: ProduceWork,
+        timeout_ms: i64,
         out: &mut Vec<Effect>,
     ) {
-        let mut answers = Vec::with_capacity(work.parts.len());
-        let mut waits: Vec<(u32, Option<(PartitionSlot, i64)>)> = Vec::new();
-        let mut foreign: Vec<(ShardId, Vec<ProducePart>)> = Vec::new();
-        for (index, part) in work.parts.into_iter().enumerate() {
-            let part = match part {
-                PartRequest::Append(part) => part,
-                PartRequest::Refused(answer) => {
-                    answers.push(answer);
-                    continue;
-                }
-            };
-            if let Some(Route::Foreign(shard)) = self.partitions.route(part.key) {
-                answers.push(PartitionAnswer::produce_error(ErrorCode::RequestTimedOut, None));
-                waits.push((index as u32, None));
-                add_foreign(&mut foreign, shard, ProducePart { index: index as u32, ..part });
-                continue;
-            }
-            match self.append(now, part.key, part.records, work.acks, work.zstd_allowed) {
-                AppendOutcome::Refused(answer) => answers.push(answer),
-                AppendOutcome::Appended { slot, last_offset, answer } => {
-                    answers.push(answer);
-                    if last_offset >= self.high_watermark(slot) {
-                        waits.push((index as u32, Some((slot, last_offset))));
-                    }
-                }
-            }
-        }
-        let acks = work.acks;
-        if acks == 0 || waits.is_empty() {
+        let ProduceWork { acks, parts, foreign, .. } = work;
+        if acks == 0 || parts.iter().all(|part| part.state == PartState::Decided) {
             self.spread_produce(None, acks, foreign, out);
-            return self.finish_produce(Acknowledged { origin, answers }, out);
+            return self.finish_produce(Acknowledged { origin, parts }, out);
         }
-        let deadline_ns = now.after_ms(work.timeout_ms);
-        let id = self.acks.add(origin, answers, &waits, deadline_ns);
+        let id = self.acks.add(origin, parts, now.after_ms(timeout_ms));
         self.spread_produce(Some(id), acks, foreign, out);
     }
 
     fn spread_produce(
         &mut self,
-        waiting: Option<u64>,
+        waiting: Option<AckId>,
         acks: i16,
         foreign: Vec<(ShardId, Vec<ProducePart>)>,
         out: &mut Vec<Effect>,
@@ -189,11 +197,13 @@ impl Shard {
         parts: Vec<ProducePart>,
         out: &mut Vec<Effect>,
     ) {
-        let indexes = parts.iter().map(|part| part.index).collect();
-        let parts = parts.into_iter().map(PartRequest::Append).collect();
         // The asking shard has checked what depends on the request's version.
-        let work = ProduceWork { acks, timeout_ms: FOREIGN_TIMEOUT_MS, zstd_allowed: true, parts };
-        self.run_produce(now, ProduceOrigin::Shard { from, id, indexes }, work, out);
+        let mut work = ProduceWork::new(acks, true);
+        for ProducePart { index, key, records } in parts {
+            let route = self.partitions.route(key).unwrap_or(Route::Leaderless);
+            self.produce_part(now, &mut work, index as i32, key, route, records);
+        }
+        self.end_produce(now, ProduceOrigin::Shard { from, id }, work, FOREIGN_TIMEOUT_MS, out);
     }
 
     /// Another shard's answer to this shard's `Produce`.
@@ -208,7 +218,7 @@ impl Shard {
         for (index, answer) in results {
             self.acks.answer(waiting, index, answer, &mut done);
         }
-        self.finish_produces(done, out);
+        self.finish_produces(&mut done, out);
     }
 
     /// Whether a produce of `bytes` may be appended now. Nobody overtakes those who wait.
@@ -234,7 +244,7 @@ impl Shard {
             }
             match blocked {
                 Blocked::Client { request, frame } => {
-                    if let Some(connection) = self.connections.get_mut(&request.connection) {
+                    if let Some(connection) = self.connections.get_mut(request.connection) {
                         connection.set_blocked(false);
                         self.handle_request(now, request, frame, out);
                         self.pump(now, request.connection, out);
@@ -252,20 +262,25 @@ impl Shard {
     }
 
     /// Sends the answers of requests that are decided.
-    pub(crate) fn finish_produces(&mut self, done: Vec<Acknowledged<ProduceOrigin>>, out: &mut Vec<Effect>) {
-        for acknowledged in done {
+    pub(crate) fn finish_produces(
+        &mut self,
+        done: &mut Vec<Acknowledged<ProduceOrigin>>,
+        out: &mut Vec<Effect>,
+    ) {
+        for acknowledged in done.drain(..) {
             self.finish_produce(acknowledged, out);
         }
     }
 
     fn finish_produce(&mut self, done: Acknowledged<ProduceOrigin>, out: &mut Vec<Effect>) {
+        let parts = done.parts;
         match done.origin {
-            ProduceOrigin::Shard { from, id, indexes } => {
-                let results = indexes.into_iter().zip(done.answers).collect();
+            ProduceOrigin::Shard { from, id } => {
+                let results = parts.into_iter().map(|part| (part.number as u32, part.answer)).collect();
                 out.push(Effect::ToShard { to: from, message: ShardMessage::ProduceDone { id, results } });
             }
             ProduceOrigin::Client { request, shape } if shape.acks == 0 => {
-                let failed = done.answers.iter().find_map(|answer| match answer {
+                let failed = parts.iter().find_map(|part| match &part.answer {
                     PartitionAnswer::Produce { error, .. }
                         if *error != ErrorCode::None && *error != ErrorCode::RequestTimedOut =>
                     {
@@ -284,8 +299,9 @@ impl Shard {
                 }
             }
             ProduceOrigin::Client { request, shape } => {
-                let response =
-                    encode_response(&shape, &done.answers, &self.leader_hints(&shape, &done.answers));
+                let hints = self.leader_hints(&shape, &parts);
+                let written = encode_response(&shape, &parts, &hints, self.answers.scratch());
+                let response = self.answers.keep(written);
                 self.respond(request, response, out);
             }
         }

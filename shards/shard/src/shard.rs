@@ -10,12 +10,14 @@ use pelton_log::{DiskImage, Progress, RecoveredPartition, RecoveryError, Storage
 use pelton_model::{BrokerConfig, ConnectionId, Now, PartitionKey, Prng, ShardId};
 use pelton_wire::error_code::ErrorCode;
 
-use crate::acks::Acks;
+use crate::acks::{AckId, Acknowledged, Acks};
+use crate::answers::Answers;
 use crate::api::gathered::GatherShape;
 use crate::api::partition::PartitionAnswer;
 use crate::connection::{Connection, NextFrame, ReceiveBudget, RequestRef};
+use crate::connections::Connections;
 use crate::control::{Control, ControlOrigin, ControlRequest};
-use crate::effect::{Effect, LogLevel, SendPart};
+use crate::effect::{Effect, LogLevel, SendPart, SendParts};
 use crate::event::Event;
 use crate::fetch_session::FetchSessions;
 use crate::fetching::Fetches;
@@ -50,9 +52,12 @@ pub struct Shard {
     pub(crate) image: MetadataImage,
     pub(crate) storage: Storage,
     pub(crate) partitions: Partitions,
-    pub(crate) connections: BTreeMap<ConnectionId, Connection>,
+    pub(crate) connections: Connections,
     pub(crate) sessions: FetchSessions,
     pub(crate) acks: Acks<ProduceOrigin>,
+    /// Room for what one step decides, used again.
+    decided: Vec<Acknowledged<ProduceOrigin>>,
+    pub(crate) answers: Answers,
     pub(crate) fetches: Fetches,
     pub(crate) gather: Gather<GatherShape, PartitionAnswer>,
     pub(crate) groups: Groups,
@@ -61,7 +66,7 @@ pub struct Shard {
     pub(crate) control: Control,
     pub(crate) control_asked: BTreeMap<RequestId, RequestRef>,
     pub(crate) metadata_waiting: BTreeMap<RequestId, (RequestRef, Bytes)>,
-    pub(crate) produce_asked: BTreeMap<RequestId, u64>,
+    pub(crate) produce_asked: BTreeMap<RequestId, AckId>,
     pub(crate) blocked: VecDeque<Blocked>,
     pub(crate) unblocking: bool,
     to_pump: Vec<ConnectionId>,
@@ -138,9 +143,11 @@ impl Shard {
             image: MetadataImage::default(),
             storage,
             partitions: Partitions::default(),
-            connections: BTreeMap::new(),
+            connections: Connections::default(),
             sessions,
             acks: Acks::default(),
+            decided: Vec::new(),
+            answers: Answers::default(),
             fetches: Fetches::default(),
             gather: Gather::default(),
             groups: Groups::default(),
@@ -190,7 +197,7 @@ impl Shard {
         match event {
             Event::Accepted { connection, peer } => self.handle_accepted(now, connection, peer, out),
             Event::Received { connection, bytes } => {
-                if let Some(state) = self.connections.get_mut(&connection) {
+                if let Some(state) = self.connections.get_mut(connection) {
                     state.handle_received(now, bytes);
                     let reserved = state.take_reserved();
                     self.give_back_memory(reserved);
@@ -198,7 +205,7 @@ impl Shard {
                 }
             }
             Event::Sent { connection, bytes } => {
-                if let Some(state) = self.connections.get_mut(&connection) {
+                if let Some(state) = self.connections.get_mut(connection) {
                     state.handle_sent(now, bytes);
                     self.pump(now, connection, out);
                 }
@@ -282,21 +289,29 @@ impl Shard {
 
     /// Answers a request; an empty response is a request that gets none.
     pub(crate) fn respond(&mut self, request: RequestRef, response: Bytes, out: &mut Vec<Effect>) {
-        let parts = if response.is_empty() { Vec::new() } else { vec![SendPart::Bytes(response)] };
+        let parts = match response.is_empty() {
+            true => SendParts::Many(Vec::new()),
+            false => SendParts::One(SendPart::Bytes(response)),
+        };
         self.respond_parts(request, parts, out);
     }
 
     /// Answers a request with several parts.
-    pub(crate) fn respond_parts(&mut self, request: RequestRef, parts: Vec<SendPart>, out: &mut Vec<Effect>) {
-        let Some(connection) = self.connections.get_mut(&request.connection) else { return };
-        connection.fill(request.sequence, parts, out);
+    pub(crate) fn respond_parts(
+        &mut self,
+        request: RequestRef,
+        parts: impl Into<SendParts>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(connection) = self.connections.get_mut(request.connection) else { return };
+        connection.fill(request.sequence, parts.into(), out);
         if connection.wants_pump() {
             self.to_pump.push(request.connection);
         }
     }
 
     pub(crate) fn close_connection(&mut self, id: ConnectionId, reason: String, out: &mut Vec<Effect>) {
-        if let Some(connection) = self.connections.get_mut(&id) {
+        if let Some(connection) = self.connections.get_mut(id) {
             let reason = format!("{}: {reason}", connection.peer);
             connection.close(reason, out);
         }
@@ -318,7 +333,7 @@ impl Shard {
     }
 
     fn handle_closed(&mut self, id: ConnectionId, out: &mut Vec<Effect>) {
-        if let Some(mut connection) = self.connections.remove(&id) {
+        if let Some(mut connection) = self.connections.remove(id) {
             self.give_back_memory(connection.take_reserved());
         }
         self.drop_fetches_of(id, out);
@@ -338,7 +353,7 @@ impl Shard {
             if self.stopping {
                 return;
             }
-            let Some(connection) = self.connections.get_mut(&id) else { return };
+            let Some(connection) = self.connections.get_mut(id) else { return };
             match connection.next_frame() {
                 NextFrame::Frame(frame) => {
                     let request = connection.reserve();
@@ -348,7 +363,7 @@ impl Shard {
                 NextFrame::Broken(reason) => return self.close_connection(id, reason, out),
             }
         }
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if !connection.receive_more(now, &mut self.receive_budget, out) {
             self.wanting_memory.push_back(id);
         }
@@ -397,9 +412,10 @@ impl Shard {
         local.state.handle_log_progress(written, flushed, local.config.flush_every_append());
         let high_watermark = local.state.high_watermark();
         if high_watermark > before {
-            let mut done = Vec::new();
-            self.acks.advance(slot, high_watermark.0, &mut done);
-            self.finish_produces(done, out);
+            let mut decided = std::mem::take(&mut self.decided);
+            self.acks.advance(slot, high_watermark.0, &mut decided);
+            self.finish_produces(&mut decided, out);
+            self.decided = decided;
             self.advance_group(now, slot, high_watermark.0, out);
             self.wake_fetches(now, slot, out);
         }
@@ -413,7 +429,7 @@ impl Shard {
         for slot in slots {
             self.acks.fail(slot, ErrorCode::KafkaStorageError, text, &mut done);
         }
-        self.finish_produces(done, out);
+        self.finish_produces(&mut done, out);
         self.fail_groups(now, out);
         self.fail_control(out);
         self.run_blocked(now, out);
@@ -475,7 +491,7 @@ impl Shard {
             self.sweep_produces_ns = None;
             let mut done = Vec::new();
             self.acks.expire(now.monotonic_ns, &mut done);
-            self.finish_produces(done, out);
+            self.finish_produces(&mut done, out);
         }
         if self.sweep_connections_ns.is_some_and(|ns| ns <= now.monotonic_ns) {
             self.sweep_connections(now, out);
@@ -488,14 +504,14 @@ impl Shard {
     fn sweep_connections(&mut self, now: Now, out: &mut Vec<Effect>) {
         let mut next: Option<u64> = None;
         let mut late = Vec::new();
-        for (id, connection) in &self.connections {
+        for (id, connection) in self.connections.iter() {
             let (expiry, reason) =
                 connection.expiry(self.config.request_receive_timeout_ms, self.config.connection_idle_ms);
             if connection.is_closing() {
                 continue;
             }
             if expiry <= now.monotonic_ns {
-                late.push((*id, reason));
+                late.push((id, reason));
             } else {
                 next = Some(next.map_or(expiry, |ns| ns.min(expiry)));
             }
@@ -525,7 +541,7 @@ impl Shard {
             return;
         }
         self.log_stopping = true;
-        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        let ids: Vec<ConnectionId> = self.connections.iter().map(|(id, _)| id).collect();
         for id in ids {
             self.close_connection(id, "the broker stops".to_string(), out);
         }

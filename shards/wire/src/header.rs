@@ -45,12 +45,18 @@ impl<'a> RequestHeader<'a> {
 
 /// The head of an answer: room for the length, correlation id, tagged fields where the version has them.
 pub fn response_head(api_key: ApiKey, version: i16, correlation_id: i32) -> Vec<u8> {
-    let mut bytes = vec![0; 4];
+    let mut bytes = Vec::with_capacity(9);
+    write_response_head(&mut bytes, api_key, version, correlation_id);
+    bytes
+}
+
+/// Appends the same.
+pub fn write_response_head(bytes: &mut Vec<u8>, api_key: ApiKey, version: i16, correlation_id: i32) {
+    bytes.extend_from_slice(&[0; 4]);
     bytes.extend_from_slice(&correlation_id.to_be_bytes());
     if api_key::header_versions(api_key, version).1 >= 1 {
         bytes.push(0);
     }
-    bytes
 }
 
 /// Writes the length in front of an answer of which `bytes` is the beginning and `more` bytes follow elsewhere.

@@ -5,7 +5,7 @@ use crate::WireError;
 use uuid::Uuid;
 
 /// Reads from the front of a slice.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     whole: &'a [u8],
     position: usize,
@@ -170,6 +170,10 @@ impl Writer {
     /// A writer of the compact forms when `flexible`.
     pub fn new(flexible: bool, capacity: usize) -> Writer {
         Writer { bytes: Vec::with_capacity(capacity), flexible }
+    }
+    /// The same that appends to `bytes`.
+    pub fn reuse(flexible: bool, bytes: Vec<u8>) -> Writer {
+        Writer { bytes, flexible }
     }
     /// int8.
     pub fn i8(&mut self, value: i8) {

@@ -2,13 +2,12 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::WireError;
 use crate::api_key::ApiKey;
 use crate::error_code::ErrorCode;
-use crate::header::{finish_response, response_head};
+use crate::header::{finish_response, write_response_head};
 use crate::primitives::{Reader, Writer};
 
 const FLEXIBLE: i16 = 9;
@@ -16,8 +15,9 @@ const TOPIC_IDS: i16 = 13;
 const RECORD_ERRORS: i16 = 8;
 const LEADER_TAGS: i16 = 10;
 
-/// A produce request.
-#[derive(Debug)]
+/// A produce request: read once to see that it is whole, and again as it is walked, so that however many topics and
+/// partitions it names it takes no memory.
+#[derive(Clone, Copy, Debug)]
 pub struct ProduceRequest<'a> {
     /// Set by transactional producers.
     pub transactional_id: Option<&'a str>,
@@ -25,23 +25,31 @@ pub struct ProduceRequest<'a> {
     pub acks: i16,
     /// Longest wait for acknowledgement, milliseconds.
     pub timeout_ms: i32,
-    /// The topics.
-    pub topics: Vec<ProduceTopic<'a>>,
+    items: ProduceItems<'a>,
+}
+
+/// What a produce request consists of, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ProduceItem<'a> {
+    /// A topic; its partitions follow.
+    Topic(ProduceTopic<'a>),
+    /// A partition of the topic before.
+    Partition(ProducePartition),
 }
 
 /// One topic of a produce request.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ProduceTopic<'a> {
     /// Name; empty from version 13 on.
     pub name: &'a str,
     /// Id; nil before version 13.
     pub topic_id: Uuid,
-    /// The partitions.
-    pub partitions: Vec<ProducePartition>,
+    /// How many partitions follow.
+    pub partitions: usize,
 }
 
 /// One partition of a produce request.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ProducePartition {
     /// Partition index.
     pub index: i32,
@@ -56,34 +64,74 @@ impl<'a> ProduceRequest<'a> {
         let mut reader = Reader::new(frame, body_offset);
         let transactional_id = reader.nullable_string(flexible)?;
         let (acks, timeout_ms) = (reader.i16()?, reader.i32()?);
-        let count = reader.array_count(flexible, topic_bytes_min(version))?;
-        let mut topics = Vec::with_capacity(count);
-        for _ in 0..count {
-            let (name, topic_id) = if version >= TOPIC_IDS {
-                ("", reader.uuid()?)
-            } else {
-                (reader.string(flexible)?, Uuid::nil())
-            };
-            let count = reader.array_count(flexible, 5)?;
-            let mut partitions = Vec::with_capacity(count);
-            for _ in 0..count {
-                let (index, records) = (reader.i32()?, reader.nullable_bytes(flexible)?);
-                reader.skip_tags(flexible)?;
-                partitions.push(ProducePartition { index, records });
-            }
-            reader.skip_tags(flexible)?;
-            topics.push(ProduceTopic { name, topic_id, partitions });
-        }
-        reader.skip_tags(flexible)?;
-        match reader.remaining() {
-            0 => Ok(ProduceRequest { transactional_id, acks, timeout_ms, topics }),
+        let topics = reader.array_count(flexible, topic_bytes_min(version))?;
+        let items = ProduceItems { reader, version, topics, partitions: None };
+        let mut walk = items;
+        while walk.step()?.is_some() {}
+        walk.reader.skip_tags(flexible)?;
+        match walk.reader.remaining() {
+            0 => Ok(ProduceRequest { transactional_id, acks, timeout_ms, items }),
             more => Err(WireError::Trailing(more)),
         }
     }
+
+    /// How many topics there are.
+    pub fn topics(&self) -> usize {
+        self.items.topics
+    }
+
+    /// Every topic, each followed by its partitions.
+    pub fn items(&self) -> ProduceItems<'a> {
+        self.items
+    }
 }
 
-/// Least bytes a topic takes on the wire, name or id and no partition. An array has room for exactly its count, which is
-/// held against this first: growing by doubling would take up to twice what the topics of a dense request need.
+/// Walks a produce request.
+#[derive(Clone, Copy, Debug)]
+pub struct ProduceItems<'a> {
+    reader: Reader<'a>,
+    version: i16,
+    /// Topics not begun.
+    topics: usize,
+    /// Partitions of the topic begun that are still to come; none: there is no such topic.
+    partitions: Option<usize>,
+}
+
+impl<'a> ProduceItems<'a> {
+    fn step(&mut self) -> Result<Option<ProduceItem<'a>>, WireError> {
+        let (flexible, reader) = (self.version >= FLEXIBLE, &mut self.reader);
+        match self.partitions {
+            Some(0) => reader.skip_tags(flexible)?,
+            Some(left) => {
+                let (index, records) = (reader.i32()?, reader.nullable_bytes(flexible)?);
+                reader.skip_tags(flexible)?;
+                self.partitions = Some(left - 1);
+                return Ok(Some(ProduceItem::Partition(ProducePartition { index, records })));
+            }
+            None => {}
+        }
+        self.partitions = None;
+        let Some(left) = self.topics.checked_sub(1) else { return Ok(None) };
+        let (name, topic_id) = match self.version {
+            TOPIC_IDS.. => ("", reader.uuid()?),
+            _ => (reader.string(flexible)?, Uuid::nil()),
+        };
+        let partitions = reader.array_count(flexible, 5)?;
+        (self.topics, self.partitions) = (left, Some(partitions));
+        Ok(Some(ProduceItem::Topic(ProduceTopic { name, topic_id, partitions })))
+    }
+}
+
+impl<'a> Iterator for ProduceItems<'a> {
+    type Item = ProduceItem<'a>;
+
+    fn next(&mut self) -> Option<ProduceItem<'a>> {
+        // `parse` has been here before: nothing can be wrong.
+        self.step().ok().flatten()
+    }
+}
+
+/// Least bytes a topic takes on the wire, name or id and no partition.
 fn topic_bytes_min(version: i16) -> usize {
     match version {
         TOPIC_IDS.. => 18,
@@ -92,29 +140,9 @@ fn topic_bytes_min(version: i16) -> usize {
     }
 }
 
-/// The answer to a produce.
-#[derive(Clone, Debug, Default)]
-pub struct ProduceResponse {
-    /// The topics in the order of the request.
-    pub topics: Vec<TopicResponse>,
-    /// Leaders named by partitions (KIP-951).
-    pub node_endpoints: Vec<NodeEndpoint>,
-}
-
-/// One topic of the answer.
-#[derive(Clone, Debug, Default)]
-pub struct TopicResponse {
-    /// Name; not written from version 13 on.
-    pub name: String,
-    /// Id; written from version 13 on.
-    pub topic_id: Uuid,
-    /// The partitions.
-    pub partitions: Vec<PartitionResponse>,
-}
-
 /// One partition of the answer.
 #[derive(Clone, Debug, Default)]
-pub struct PartitionResponse {
+pub struct PartitionResponse<'a> {
     /// Partition index.
     pub index: i32,
     /// The error, or NONE.
@@ -126,9 +154,9 @@ pub struct PartitionResponse {
     /// First offset still there.
     pub log_start_offset: i64,
     /// What is wrong, for people (version 8 on).
-    pub error_message: Option<String>,
+    pub error_message: Option<&'a str>,
     /// Records at fault, by their place in the batch (version 8 on, KIP-467).
-    pub record_errors: Vec<i32>,
+    pub record_errors: &'a [i32],
     /// Leader id and epoch to turn to (version 10 on).
     pub current_leader: Option<(i32, i32)>,
 }
@@ -167,57 +195,70 @@ pub(crate) fn endpoints_tag(nodes: &[NodeEndpoint]) -> Vec<u8> {
     writer.bytes
 }
 
-impl ProduceResponse {
-    /// The whole answer frame.
-    pub fn encode(&self, version: i16, correlation_id: i32) -> Bytes {
-        let flexible = version >= FLEXIBLE;
-        let mut writer = Writer::new(flexible, 64 + 64 * self.topics.len());
-        writer.bytes.extend_from_slice(&response_head(ApiKey::Produce, version, correlation_id));
-        writer.length(Some(self.topics.len()));
-        for topic in &self.topics {
-            if version >= TOPIC_IDS {
-                writer.uuid(topic.topic_id);
-            } else {
-                writer.string(&topic.name);
-            }
-            writer.length(Some(topic.partitions.len()));
-            for partition in &topic.partitions {
-                partition.write(&mut writer, version);
-            }
-            writer.no_tags();
-        }
-        writer.i32(0); // throttle_time_ms
-        if version >= LEADER_TAGS && !self.node_endpoints.is_empty() {
-            writer.tags(&[(0, endpoints_tag(&self.node_endpoints))]);
-        } else {
-            writer.no_tags();
-        }
-        finish_response(&mut writer.bytes, 0);
-        Bytes::from(writer.bytes)
-    }
+/// Writes an answer piece by piece, in the order of the request: for each topic its head, its partitions, its end.
+pub struct ResponseWriter {
+    writer: Writer,
+    version: i16,
 }
 
-impl PartitionResponse {
-    fn write(&self, writer: &mut Writer, version: i16) {
-        writer.i32(self.index);
-        writer.i16(self.error_code.code());
-        writer.i64(self.base_offset);
-        writer.i64(self.log_append_time_ms);
+impl ResponseWriter {
+    /// Begins the answer frame, with so many topics, in `bytes`, which is emptied first.
+    pub fn begin(mut bytes: Vec<u8>, version: i16, correlation_id: i32, topics: usize) -> ResponseWriter {
+        bytes.clear();
+        let mut writer = Writer::reuse(version >= FLEXIBLE, bytes);
+        write_response_head(&mut writer.bytes, ApiKey::Produce, version, correlation_id);
+        writer.length(Some(topics));
+        ResponseWriter { writer, version }
+    }
+
+    /// The head of a topic; the name is left out from version 13 on, the id before.
+    pub fn topic(&mut self, name: &str, topic_id: Uuid, partitions: usize) {
+        match self.version {
+            TOPIC_IDS.. => self.writer.uuid(topic_id),
+            _ => self.writer.string(name),
+        }
+        self.writer.length(Some(partitions));
+    }
+
+    /// The next partition of the topic.
+    pub fn partition(&mut self, partition: &PartitionResponse<'_>) {
+        let (writer, version) = (&mut self.writer, self.version);
+        writer.i32(partition.index);
+        writer.i16(partition.error_code.code());
+        writer.i64(partition.base_offset);
+        writer.i64(partition.log_append_time_ms);
         if version >= 5 {
-            writer.i64(self.log_start_offset);
+            writer.i64(partition.log_start_offset);
         }
         if version >= RECORD_ERRORS {
-            writer.length(Some(self.record_errors.len()));
-            for index in &self.record_errors {
+            writer.length(Some(partition.record_errors.len()));
+            for index in partition.record_errors {
                 writer.i32(*index);
-                writer.nullable_string(self.error_message.as_deref());
+                writer.nullable_string(partition.error_message);
                 writer.no_tags();
             }
-            writer.nullable_string(self.error_message.as_deref());
+            writer.nullable_string(partition.error_message);
         }
-        match self.current_leader {
+        match partition.current_leader {
             Some(leader) if version >= LEADER_TAGS => writer.tags(&[(0, leader_tag(leader))]),
             _ => writer.no_tags(),
         }
+    }
+
+    /// The end of a topic whose partitions are all written.
+    pub fn end_topic(&mut self) {
+        self.writer.no_tags();
+    }
+
+    /// The whole frame, with the leaders that partitions name (KIP-951).
+    pub fn finish(mut self, nodes: &[NodeEndpoint]) -> Vec<u8> {
+        self.writer.i32(0); // throttle_time_ms
+        if self.version >= LEADER_TAGS && !nodes.is_empty() {
+            self.writer.tags(&[(0, endpoints_tag(nodes))]);
+        } else {
+            self.writer.no_tags();
+        }
+        finish_response(&mut self.writer.bytes, 0);
+        self.writer.bytes
     }
 }

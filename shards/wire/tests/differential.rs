@@ -9,7 +9,7 @@ use pelton_wire::error_code::ErrorCode;
 use pelton_wire::fetch::{self, FetchRequest, ResponsePart};
 use pelton_wire::header::RequestHeader;
 use pelton_wire::messages::{self as m, KafkaString, KafkaUuid, Message, decode_response, encode_request};
-use pelton_wire::produce::{self, NodeEndpoint, ProduceRequest};
+use pelton_wire::produce::{self, NodeEndpoint, ProduceItem, ProduceRequest, ResponseWriter};
 use uuid::Uuid;
 
 const ROUNDS: u64 = 300;
@@ -92,15 +92,19 @@ fn produce_requests_are_read_alike() {
         let ours = ProduceRequest::parse(version, &frame, body_offset).unwrap();
         assert_eq!(ours.transactional_id, theirs.transactional_id.as_ref().map(|id| id.as_str()));
         assert_eq!((ours.acks, ours.timeout_ms), (theirs.acks, theirs.timeout_ms));
-        assert_eq!(ours.topics.len(), theirs.topic_data.len());
-        for (ours, theirs) in ours.topics.iter().zip(&theirs.topic_data) {
-            assert_eq!((ours.name, ours.topic_id), (theirs.name.as_str(), *theirs.topic_id.inner()));
-            assert_eq!(ours.partitions.len(), theirs.partition_data.len());
-            for (ours, theirs) in ours.partitions.iter().zip(&theirs.partition_data) {
+        assert_eq!(ours.topics(), theirs.topic_data.len());
+        let mut items = ours.items();
+        for theirs in &theirs.topic_data {
+            let (name, topic_id) = (theirs.name.as_str(), *theirs.topic_id.inner());
+            let topic = produce::ProduceTopic { name, topic_id, partitions: theirs.partition_data.len() };
+            assert_eq!(items.next(), Some(ProduceItem::Topic(topic)));
+            for theirs in &theirs.partition_data {
+                let Some(ProduceItem::Partition(ours)) = items.next() else { panic!("too few partitions") };
                 assert_eq!(ours.index, theirs.index);
-                assert_eq!(ours.records.clone().map(|range| frame.slice(range)), theirs.records);
+                assert_eq!(ours.records.map(|range| frame.slice(range)), theirs.records);
             }
         }
+        assert_eq!(items.next(), None);
         for cut in body_offset..frame.len() {
             assert!(ProduceRequest::parse(version, &frame[..cut], body_offset).is_err(), "cut at {cut}");
         }
@@ -221,39 +225,49 @@ fn error(prng: &mut Prng) -> ErrorCode {
     [ErrorCode::None, ErrorCode::NotLeaderOrFollower, ErrorCode::InvalidRecord][prng.below(3) as usize]
 }
 
-fn produce_response(prng: &mut Prng) -> produce::ProduceResponse {
-    produce::ProduceResponse {
-        topics: some(prng, 4, |prng| produce::TopicResponse {
-            name: text(prng),
-            topic_id: uuid(prng),
-            partitions: some(prng, 4, |prng| produce::PartitionResponse {
-                index: i32_of(prng),
-                error_code: error(prng),
-                base_offset: i64_of(prng),
-                log_append_time_ms: i64_of(prng),
-                log_start_offset: i64_of(prng),
-                error_message: prng.one_in(2).then(|| text(prng)),
-                record_errors: some(prng, 3, i32_of),
-                current_leader: prng.one_in(2).then(|| (i32_of(prng), i32_of(prng))),
-            }),
+struct Topic {
+    name: String,
+    topic_id: Uuid,
+    partitions: Vec<produce::PartitionResponse<'static>>,
+}
+
+fn produce_topics(prng: &mut Prng) -> Vec<Topic> {
+    some(prng, 4, |prng| Topic {
+        name: text(prng),
+        topic_id: uuid(prng),
+        partitions: some(prng, 4, |prng| produce::PartitionResponse {
+            index: i32_of(prng),
+            error_code: error(prng),
+            base_offset: i64_of(prng),
+            log_append_time_ms: i64_of(prng),
+            log_start_offset: i64_of(prng),
+            error_message: [None, Some(""), Some("the reason")][prng.below(3) as usize],
+            record_errors: [&[][..], &[3], &[0, 7]][prng.below(3) as usize],
+            current_leader: prng.one_in(2).then(|| (i32_of(prng), i32_of(prng))),
         }),
-        node_endpoints: endpoints(prng),
+    })
+}
+
+fn write_produce(version: i16, topics: &[Topic], nodes: &[NodeEndpoint]) -> Bytes {
+    let mut writer = ResponseWriter::begin(b"of an answer before".to_vec(), version, 41, topics.len());
+    for topic in topics {
+        writer.topic(&topic.name, topic.topic_id, topic.partitions.len());
+        topic.partitions.iter().for_each(|partition| writer.partition(partition));
+        writer.end_topic();
     }
+    Bytes::from(writer.finish(nodes))
 }
 
 #[test]
 fn produce_answers_are_read_alike() {
     rounds(ApiKey::Produce, |prng, version| {
-        let ours = produce_response(prng);
-        let frame = ours.encode(version, 41);
+        let (ours, nodes) = (produce_topics(prng), endpoints(prng));
+        let frame = write_produce(version, &ours, &nodes);
         assert_eq!(u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize, frame.len() - 4);
         let (correlation_id, theirs): (i32, m::ProduceResponseData) =
             decode_response(ApiKey::Produce, version, frame.slice(4..)).unwrap();
-        assert_eq!(
-            (correlation_id, theirs.throttle_time_ms, theirs.responses.len()),
-            (41, 0, ours.topics.len())
-        );
-        for (ours, theirs) in ours.topics.iter().zip(&theirs.responses) {
+        assert_eq!((correlation_id, theirs.throttle_time_ms, theirs.responses.len()), (41, 0, ours.len()));
+        for (ours, theirs) in ours.iter().zip(&theirs.responses) {
             let expected = if version >= 13 { ("", ours.topic_id) } else { (&ours.name[..], Uuid::nil()) };
             assert_eq!((theirs.name.as_str(), *theirs.topic_id.inner()), expected);
             assert_eq!(theirs.partition_responses.len(), ours.partitions.len());
@@ -263,7 +277,7 @@ fn produce_answers_are_read_alike() {
         }
         let named =
             theirs.node_endpoints.iter().map(|it| (it.node_id, it.host.as_str().to_string(), it.port));
-        assert_eq!(named.collect::<Vec<_>>(), expected_endpoints(version >= 10, &ours.node_endpoints));
+        assert_eq!(named.collect::<Vec<_>>(), expected_endpoints(version >= 10, &nodes));
     });
 }
 
@@ -274,7 +288,7 @@ fn expected_endpoints(served: bool, nodes: &[NodeEndpoint]) -> Vec<(i32, String,
 
 fn same_produce_partition(
     version: i16,
-    ours: &produce::PartitionResponse,
+    ours: &produce::PartitionResponse<'_>,
     theirs: &m::produce_response::PartitionProduceResponse,
 ) {
     assert_eq!((theirs.index, theirs.error_code), (ours.index, ours.error_code.code()));
@@ -282,7 +296,7 @@ fn same_produce_partition(
     assert_eq!(theirs.log_start_offset, if version >= 5 { ours.log_start_offset } else { -1 });
     let (mut records, mut message) = (Vec::new(), None);
     if version >= 8 {
-        (records, message) = (ours.record_errors.clone(), ours.error_message.as_deref());
+        (records, message) = (ours.record_errors.to_vec(), ours.error_message);
     }
     let found: Vec<i32> = theirs.record_errors.iter().map(|it| it.batch_index).collect();
     assert_eq!((found, theirs.error_message.as_ref().map(|it| it.as_str())), (records, message));

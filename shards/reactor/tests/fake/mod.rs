@@ -55,7 +55,7 @@ fn framed(bytes: Bytes) -> Vec<SendPart> {
 impl Fake {
     fn answer(&mut self, connection: ConnectionId, parts: Vec<SendPart>, out: &mut Vec<Effect>) {
         *self.unsent.entry(connection).or_default() += parts.iter().map(SendPart::length).sum::<usize>();
-        out.push(Effect::Send { connection, parts });
+        out.push(Effect::Send { connection, parts: parts.into() });
     }
 
     fn ticket(&mut self, connection: ConnectionId) -> Ticket {

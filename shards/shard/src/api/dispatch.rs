@@ -46,21 +46,14 @@ impl Shard {
         let Some(api_key) = ApiKey::from_code(header.api_key) else {
             return Err(format!("API key {} is not one of Kafka's that this broker serves", header.api_key));
         };
-        let context = RequestContext {
-            request,
-            api_key,
-            version: header.api_version,
-            correlation_id: header.correlation_id,
-            client_id: header.client_id.map(str::to_string),
-        };
-        let body_offset = header.body_offset;
-        if !api_key::serves(api_key, context.version) {
+        let (version, correlation_id) = (header.api_version, header.correlation_id);
+        if !api_key::serves(api_key, version) {
             if api_key == ApiKey::ApiVersions {
-                let response = api::api_versions::unsupported_version(context.correlation_id);
+                let response = api::api_versions::unsupported_version(correlation_id);
                 self.respond(request, response, out);
                 return Ok(());
             }
-            return Err(format!("version {} of {} is not served", context.version, api_key.name()));
+            return Err(format!("version {version} of {} is not served", api_key.name()));
         }
         if api_key != ApiKey::Produce && frame.len() > CONTROL_REQUEST_BYTES_MAX {
             let (name, length) = (api_key.name(), frame.len());
@@ -68,9 +61,16 @@ impl Shard {
                 "a {name} request of {length} bytes; at most {CONTROL_REQUEST_BYTES_MAX} are read"
             ));
         }
-        self.run_request(now, &context, frame, body_offset, out)
-            .map_err(|error| format!("{} version {}: {error}", api_key.name(), context.version))?;
-        if let Some(connection) = self.connections.get_mut(&request.connection) {
+        let outcome = if api_key == ApiKey::Produce {
+            self.produce(now, request, &header, &frame, out)
+        } else {
+            let client_id = header.client_id.map(str::to_string);
+            let context = RequestContext { request, api_key, version, correlation_id, client_id };
+            let body_offset = header.body_offset;
+            self.run_request(now, &context, frame, body_offset, out)
+        };
+        outcome.map_err(|error| format!("{} version {version}: {error}", api_key.name()))?;
+        if let Some(connection) = self.connections.get_mut(request.connection) {
             connection.prove(self.config.request_bytes_max);
         }
         Ok(())
@@ -87,7 +87,6 @@ impl Shard {
         let version = context.version;
         let body = || frame.slice(body_offset..);
         match context.api_key {
-            ApiKey::Produce => return self.produce(now, context, frame, body_offset, out),
             ApiKey::Fetch => {
                 let request = FetchRequest::parse(version, &frame[body_offset..])?;
                 self.fetch(now, context, request, out);

@@ -51,7 +51,7 @@ impl Shard {
             self.respond(context.request, response, out);
             return Ok(());
         };
-        let client_host = match self.connections.get(&context.request.connection) {
+        let client_host = match self.connections.get(context.request.connection) {
             Some(connection) => host_of(&connection.peer),
             None => String::new(),
         };

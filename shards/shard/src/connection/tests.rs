@@ -60,9 +60,9 @@ fn answers_leave_in_the_order_of_the_requests() {
     let (mut connection, _) = connection();
     let (a, b, c) = (connection.reserve(), connection.reserve(), connection.reserve());
     let mut out = Vec::new();
-    let part = |byte| vec![SendPart::Bytes(Bytes::copy_from_slice(&[byte]))];
+    let part = |byte| SendParts::One(SendPart::Bytes(Bytes::copy_from_slice(&[byte])));
     connection.fill(c.sequence, part(3), &mut out);
-    connection.fill(b.sequence, Vec::new(), &mut out);
+    connection.fill(b.sequence, Vec::new().into(), &mut out);
     assert!(out.is_empty(), "nothing may overtake the first");
     connection.fill(a.sequence, part(1), &mut out);
     let sent: Vec<u8> = out
@@ -100,7 +100,7 @@ fn too_many_requests_in_flight_stop_the_reading() {
     let mut out = Vec::new();
     connection.receive_more(NOW, &mut budget, &mut out);
     assert!(out.is_empty());
-    connection.fill(0, Vec::new(), &mut out);
+    connection.fill(0, Vec::new().into(), &mut out);
     connection.receive_more(NOW, &mut budget, &mut out);
     assert_eq!(out.len(), 1);
 }

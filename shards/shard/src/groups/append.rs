@@ -64,7 +64,8 @@ impl Shard {
     ) -> Result<(), ErrorCode> {
         let topic = self.image.topic_by_name(OFFSETS_TOPIC).ok_or(ErrorCode::NotCoordinator)?;
         let key = PartitionKey { topic_id: topic.id, partition };
-        match self.append(now, key, batch, ACKS_ALL, true) {
+        let slot = self.partitions.slot(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
+        match self.append(now, slot, batch, ACKS_ALL, true) {
             AppendOutcome::Appended { last_offset, .. } => {
                 if let Some(seat) = self.groups.seats.get_mut(&partition) {
                     seat.unsettled.push_back((last_offset, ticket));

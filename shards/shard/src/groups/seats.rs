@@ -18,7 +18,8 @@ use super::topics::ImageTopics;
 impl Shard {
     /// A topic was created or has changed: if it is `__consumer_offsets`, the partitions led here get coordinators.
     pub(crate) fn sync_seats(&mut self, now: Now, id: TopicId, out: &mut Vec<Effect>) {
-        let Some(route) = self.partitions.topic_by_id(id).filter(|topic| topic.name == OFFSETS_TOPIC) else {
+        let Some(route) = self.partitions.topic_by_id(id).filter(|topic| &*topic.name == OFFSETS_TOPIC)
+        else {
             return;
         };
         let routes: Vec<Route> = route.partitions.clone();
@@ -90,13 +91,13 @@ impl Shard {
     pub(crate) fn forget_topic_of_groups(&mut self, now: Now, id: TopicId, out: &mut Vec<Effect>) {
         let Some(topic) = self.partitions.topic_by_id(id) else { return };
         let partitions: Vec<i32> = self.groups.seats.keys().copied().collect();
-        if topic.name == OFFSETS_TOPIC {
+        if &*topic.name == OFFSETS_TOPIC {
             for partition in partitions {
                 self.close_seat(now, partition, out);
             }
             return;
         }
-        let names = [topic.name.clone()];
+        let names = [topic.name.to_string()];
         for partition in partitions {
             let Shard { groups, image, .. } = self;
             let Some(seat) = groups.seats.get_mut(&partition) else { continue };

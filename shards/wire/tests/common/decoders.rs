@@ -8,7 +8,7 @@ use pelton_wire::api_key::{self, ApiKey};
 use pelton_wire::fetch::FetchRequest;
 use pelton_wire::header::RequestHeader;
 use pelton_wire::messages::{self as m, decode};
-use pelton_wire::produce::ProduceRequest;
+use pelton_wire::produce::{ProduceItem, ProduceRequest};
 
 /// Reads a frame (without its length).
 pub fn decode_frame(frame: &Bytes) -> Result<(), WireError> {
@@ -31,9 +31,11 @@ pub fn decode_body(
     match api_key {
         ApiKey::Produce => {
             let request = ProduceRequest::parse(version, frame, body_offset)?;
-            for partition in request.topics.iter().flat_map(|topic| &topic.partitions) {
+            for item in request.items() {
                 // Ranges are used without a further look.
-                let _ = partition.records.clone().map(|range| frame.slice(range));
+                if let ProduceItem::Partition(partition) = item {
+                    let _ = partition.records.map(|range| frame.slice(range));
+                }
             }
             Ok(())
         }

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use pelton_model::{ConnectionId, ShardId};
-use pelton_shard::{Event, ReceiveMode, SendPart, ShardMessage};
+use pelton_shard::{Event, ReceiveMode, SendPart, SendParts, ShardMessage};
 use pelton_wire::crc::crc32c;
 
 use super::{Happening, MS, World};
@@ -18,7 +18,7 @@ impl World {
         self.schedule(at - self.now_ns, Happening::Event(to.0, event));
     }
 
-    pub(super) fn send(&mut self, shard: u16, connection: ConnectionId, parts: Vec<SendPart>) {
+    pub(super) fn send(&mut self, shard: u16, connection: ConnectionId, parts: SendParts) {
         let mut bytes = BytesMut::new();
         for part in parts {
             match part {

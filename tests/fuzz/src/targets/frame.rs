@@ -138,7 +138,7 @@ fn answer_some(
         let request = unanswered.swap_remove(prng.below(unanswered.len() as u64) as usize);
         let number = Bytes::copy_from_slice(&request.sequence.to_be_bytes());
         let mut out = Vec::new();
-        connection.fill(request.sequence, vec![SendPart::Bytes(number)], &mut out);
+        connection.fill(request.sequence, vec![SendPart::Bytes(number)].into(), &mut out);
         for effect in out {
             let Effect::Send { parts, .. } = effect else { panic!("only sends follow an answer") };
             for part in parts {

@@ -7,6 +7,7 @@ pub mod config_defs;
 pub mod configs;
 pub mod control;
 pub mod controller;
+pub mod frame;
 pub mod image;
 pub mod lease;
 pub mod member;

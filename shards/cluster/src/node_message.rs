@@ -2,17 +2,15 @@
 
 use bytes::Bytes;
 use pelton_model::{LeaderEpoch, NodeEpoch, NodeId, PartitionEpoch, PartitionKey, Replica, ShardId, TopicId};
-use pelton_wire::crc::crc32c;
 
 use crate::codec::{In, Malformed, Out};
 use crate::control::asks::{Answer, Ask, Token};
 use crate::control::isr::{Asker, IsrChange, IsrRefusal};
 use crate::controller::Refusal;
+use crate::frame;
 use crate::lease::{Grant, Renewal};
 use crate::record::{node as node_registration, partition as partition_parts};
 
-/// No frame is longer, bytes.
-pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// Changes of ISRs in one request.
 pub const ISR_CHANGES_MAX: usize = 5_000;
 
@@ -75,9 +73,7 @@ const REFUSALS: [IsrRefusal; 7] = [
 
 /// The frame of a message; none for what never goes over the wire.
 pub fn encode(cluster: u64, from: NodeId, to: NodeId, message: &NodeMessage) -> Option<Bytes> {
-    let mut out = Out(Vec::with_capacity(72));
-    out.u32(MAGIC);
-    out.u8(VERSION);
+    let mut out = frame::begin(MAGIC, VERSION);
     out.u64(cluster);
     out.i32(from.0);
     out.i32(to.0);
@@ -113,9 +109,7 @@ pub fn encode(cluster: u64, from: NodeId, to: NodeId, message: &NodeMessage) -> 
             partition_parts::write_replica(&mut out, to);
         }
     }
-    let crc = crc32c(&out.0);
-    out.u32(crc);
-    Some(Bytes::from(out.0))
+    Some(frame::finish(out))
 }
 
 fn write_ask(out: &mut Out, ask: &Ask) -> Option<()> {
@@ -259,17 +253,7 @@ pub fn is_ours(frame: &[u8]) -> bool {
 
 /// Reads a frame: cluster, sender, receiver, message.
 pub fn decode(frame: &[u8]) -> Result<(u64, NodeId, NodeId, NodeMessage), Malformed> {
-    if frame.len() > FRAME_BYTES_MAX {
-        return Err(Malformed);
-    }
-    let (body, crc) = frame.split_last_chunk::<4>().ok_or(Malformed)?;
-    if crc32c(body) != u32::from_le_bytes(*crc) {
-        return Err(Malformed);
-    }
-    let mut from = In(body);
-    if from.u32()? != MAGIC || from.u8()? != VERSION {
-        return Err(Malformed);
-    }
+    let mut from = frame::open(frame, MAGIC, VERSION)?;
     let (cluster, sender, receiver) = (from.u64()?, NodeId(from.i32()?), NodeId(from.i32()?));
     let message = match from.u8()? {
         1 => NodeMessage::Renew(Renewal {

@@ -10,69 +10,39 @@ mod node;
 mod oracle;
 mod sabotage;
 mod scenario;
+#[path = "../../sim/src/seeds.rs"]
+mod seeds;
 mod world;
 
 use sabotage::Sabotage;
+use seeds::{Arguments, Tally};
 
 /// Seeds within which each sabotage must be caught.
 const SABOTAGE_SEEDS: u64 = 1_000;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let value = |name: &str| {
-        let at = arguments.iter().position(|argument| argument == name)?;
-        arguments.get(at + 1).cloned()
-    };
-    let number = |name: &str| value(name).and_then(|text| text.parse::<u64>().ok());
-    if let Some(at) = arguments.iter().position(|argument| argument == "--growth-row") {
-        let number = |at: usize| arguments.get(at).and_then(|text| text.parse().ok()).expect("a number");
-        return growth::row(number(at + 1), number(at + 2));
-    }
-    let (mut passed, mut failed) = (0, 0);
-    let mut count = |what: String, result: Result<(), String>| match result {
-        Ok(()) => passed += 1,
-        Err(error) => {
-            failed += 1;
-            println!("FAILED {what}: {error}");
-        }
-    };
-    if let Some(seed) = number("--seed") {
-        let trace = arguments.iter().any(|argument| argument == "--trace");
-        count(
-            format!("seed {seed}"),
-            scenario::run(seed, trace, None).map(|summary| println!("{summary:?}")),
-        );
-    }
-    if let Some(seed) = number("--twice") {
-        let same = match (scenario::run(seed, false, None), scenario::run(seed, false, None)) {
-            (first, second) if first == second => Ok(()),
-            (first, second) => Err(format!("{first:?} and {second:?}")),
+    let arguments = Arguments::read();
+    if arguments.has("--growth-row") {
+        let number = |place| {
+            arguments.value_at("--growth-row", place).and_then(|text| text.parse().ok()).expect("a number")
         };
-        count(format!("seed {seed} twice"), same);
+        return growth::row(number(1), number(2));
     }
-    if let Some(seeds) = number("--seeds") {
-        let start = number("--start").unwrap_or(1);
-        let mut total = scenario::Summary::default();
-        for seed in start..start + seeds {
-            let result = scenario::run(seed, false, None).map(|summary| total.add(&summary));
-            count(format!("seed {seed} (again: pelton-control-sim --seed {seed} --trace)"), result);
-        }
-        println!("{seeds} seeds: {total:?}");
-    }
-    if let Some(name) = value("--sabotage") {
+    let mut tally = Tally::default();
+    seeds::run("pelton-control-sim", &arguments, &mut tally, |seed, trace| scenario::run(seed, trace, None));
+    if let Some(name) = arguments.value("--sabotage") {
         for fault in Sabotage::ALL {
             let text = format!("{fault:?}");
-            if name == "all" && Sabotage::UNSEEN.contains(&fault) {
-                println!("sabotage {text} is not tried: no seed is known that shows it");
-            } else if name == "all" || name == text {
-                count(format!("sabotage {text}"), scenario::caught(fault, SABOTAGE_SEEDS));
+            if name == "all" || name == text {
+                let found =
+                    seeds::caught(&text, 1..=SABOTAGE_SEEDS, |seed| scenario::with_fault(seed, fault));
+                tally.count(&format!("sabotage {text}"), found);
             }
         }
     }
-    if let Some(at) = arguments.iter().position(|argument| argument == "--growth") {
-        growth::table(arguments.get(at + 1).is_some_and(|word| word == "large"));
-        passed += 1;
+    if arguments.has("--growth") {
+        growth::table(arguments.value("--growth") == Some("large"));
+        tally.count("growth", Ok(()));
     }
-    println!("{passed} passed, {failed} failed");
-    std::process::exit(i32::from(failed > 0 || passed == 0));
+    tally.end();
 }

@@ -82,6 +82,8 @@ pub struct Node {
     pub disk_full_until: u64,
     /// Its process stands still until then.
     pub paused_until: u64,
+    /// Its timers fire seldom until then.
+    pub starved_until: u64,
     clock_base_ns: u64,
     clock_permille: i64,
     /// Replicas here.
@@ -105,6 +107,7 @@ impl Node {
             written: VecDeque::new(),
             disk_full_until: 0,
             paused_until: 0,
+            starved_until: 0,
             clock_base_ns,
             clock_permille,
             logs: BTreeMap::new(),

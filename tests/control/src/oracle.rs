@@ -71,6 +71,14 @@ impl Oracle {
                 MetadataRecord::Node(node) if before.node(node.node).is_some_and(|known| !known.fenced) => {
                     return Err(format!("node {} is registered anew and was not fenced", node.node.0));
                 }
+                MetadataRecord::Node(node)
+                    if before.node(node.node).is_some_and(|known| node.start < known.start) =>
+                {
+                    return Err(format!(
+                        "node {} is registered in an earlier life, {}, than it lived already",
+                        node.node.0, node.start
+                    ));
+                }
                 _ => {}
             }
         }

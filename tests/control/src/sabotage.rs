@@ -52,10 +52,6 @@ impl Sabotage {
         Sabotage::RegisterUnfenced,
     ];
 
-    /// Those that no run has shown yet, within 1,000 seeds: the worlds are too kind to them. To be put right with the worlds,
-    /// not with the judge; `--sabotage NAME` tries one.
-    pub const UNSEEN: [Sabotage; 2] = [Sabotage::GrantUnconfirmed, Sabotage::RegisterAnyLife];
-
     /// In the quorum.
     pub fn quorum(self) -> QuorumSabotage {
         QuorumSabotage {

@@ -18,6 +18,9 @@ use crate::sabotage::Sabotage;
 /// A millisecond in nanoseconds.
 pub const MS: u64 = 1_000_000;
 
+/// A late copy of a message comes after so many milliseconds.
+const LATE_MS: std::ops::Range<u64> = 500..6_000;
+
 /// What goes wrong in a run; each seed switches each on or off.
 #[derive(Clone, Copy, Debug)]
 pub struct Faults {
@@ -25,11 +28,13 @@ pub struct Faults {
     pub loss: u64,
     /// One message in so many comes twice; 0 = none.
     pub duplicates: u64,
+    /// One message in so many comes again seconds later, as from a buffer that has outlived its connection; 0 = none.
+    pub late: u64,
     /// Longest delay of a message, milliseconds.
     pub delay_ms: u64,
     /// Processes crash.
     pub crashes: bool,
-    /// Processes stand still.
+    /// Processes stand still, or are starved: their timers fire seldom and their packets are lost.
     pub pauses: bool,
     /// Links break, one way or both.
     pub partitions: bool,
@@ -157,7 +162,8 @@ impl World {
     fn happen(&mut self, event: Event) -> Result<(), String> {
         match event {
             Event::Tick(id) => {
-                let next = self.now + TICK_MS * MS / 2 + self.prng.below(TICK_MS * MS / 2);
+                let apart = TICK_MS * MS * if self.now < self.nodes[id].starved_until { 10 } else { 1 };
+                let next = self.now + apart / 2 + self.prng.below(apart / 2);
                 self.at(next.max(self.nodes[id].paused_until), Event::Tick(id));
                 self.with(id, |member, clock, out| member.advance(clock, out))?;
                 self.operate(id)
@@ -299,6 +305,10 @@ impl World {
             let delay = MS / 5 + self.prng.below(self.faults.delay_ms * MS + 1);
             self.at(self.now + delay, Event::Deliver(to, frame.clone()));
         }
+        if self.faults.late > 0 && self.prng.one_in(self.faults.late) {
+            let delay = LATE_MS.start * MS + self.prng.below((LATE_MS.end - LATE_MS.start) * MS);
+            self.at(self.now + delay, Event::Deliver(to, frame));
+        }
     }
 
     fn answered(&mut self, id: usize, token: Token, answer: Answer) -> Result<(), String> {
@@ -320,28 +330,13 @@ impl World {
         Ok(())
     }
 
-    /// A change of an ISR was refused: it will not happen, unless an earlier copy of the request is still on its way. Only
-    /// another partition epoch excludes that.
+    /// A change of an ISR was refused. A copy of the request may still be on its way, and be accepted: only another partition
+    /// epoch excludes that, so it is moved.
     fn isr_refused(&mut self, id: usize, change: &IsrChange) {
-        let key = change.key;
-        let copies = self.nodes[id]
-            .waiting
-            .values()
-            .any(|other| matches!(other, Waiting::Isr(other) if other.partition_epoch == change.partition_epoch && other.key == key));
-        let logs = self.nodes[id].logs.iter_mut().filter(|((of, _), _)| *of == key);
-        let mut uncertain = false;
-        for (_, log) in logs {
-            if log.proposed.as_ref() == Some(change) {
-                uncertain |= copies;
-                if !copies {
-                    log.proposed = None;
-                }
-            }
-        }
+        let (key, partition_epoch) = (change.key, change.partition_epoch);
         let epoch = self.nodes[id].member.as_ref().and_then(|member| member.lease().epoch());
-        if let Some(epoch) = epoch.filter(|_| uncertain) {
+        if let Some(epoch) = epoch {
             let asker = Asker { node: self.nodes[id].id, epoch };
-            let partition_epoch = change.partition_epoch;
             let token = self.nodes[id].token(Waiting::Other);
             self.ask(id, token, Ask::Reclaim { asker, key, partition_epoch });
         }
@@ -391,7 +386,7 @@ impl World {
         let other = self.prng.below(self.nodes.len() as u64) as usize;
         let length = [100, 700, 2_500, 5_000][self.prng.below(4) as usize];
         let until = self.now + self.prng.below(length * MS);
-        match self.prng.below(7) {
+        match self.prng.below(8) {
             0 | 1 if self.faults.crashes => {
                 self.crash(id);
                 self.at(until, Event::Start(id));
@@ -416,6 +411,7 @@ impl World {
                 }
             }
             6 if self.faults.disks => self.nodes[id].disk_full_until = until,
+            7 if self.faults.pauses => self.starve(id),
             _ => {
                 let node = self.nodes[id].id;
                 self.say(|| format!("node {} checkpoints", node.0));
@@ -423,6 +419,17 @@ impl World {
                 self.reclaim(id);
             }
         }
+    }
+
+    /// A node, often the controller, hardly gets to run and loses its packets, long enough for others to take its place.
+    fn starve(&mut self, id: usize) {
+        let controls = |node: &Node| node.member.as_ref().is_some_and(|member| member.controller().is_some());
+        let found = self.nodes.iter().position(controls).filter(|_| self.prng.clone().one_in(2));
+        let id = found.unwrap_or(id);
+        let until = self.now + 2_500 * MS + self.prng.below(3_500 * MS);
+        self.say(|| format!("node {id} is starved until {} ms", until / MS));
+        self.nodes[id].starved_until = until;
+        (0..self.nodes.len()).filter(|peer| *peer != id).for_each(|peer| self.cut(id, peer, true, until));
     }
 
     fn cut(&mut self, one: usize, other: usize, both: bool, until: u64) {
@@ -475,6 +482,7 @@ impl World {
         self.faults = Faults {
             loss: 0,
             duplicates: 0,
+            late: 0,
             delay_ms: 3,
             crashes: false,
             pauses: false,
@@ -488,6 +496,7 @@ impl World {
         self.queue.retain(|_, event| !matches!(event, Event::Fault));
         for id in 0..self.nodes.len() {
             self.nodes[id].disk_full_until = 0;
+            self.nodes[id].starved_until = 0;
             self.nodes[id].paused_until = self.nodes[id].paused_until.min(self.now);
             self.at(self.now, Event::Start(id));
         }

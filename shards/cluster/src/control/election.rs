@@ -29,7 +29,8 @@ impl Scene<'_> {
 /// Keeps the eligible replicas in step with a new ISR. Below `min.insync.replicas` the high watermark stands still, so who
 /// was in sync stays complete and is eligible; at or above it, nobody outside the ISR is.
 pub fn settle_elr(old: &PartitionState, new: &mut PartitionState, min_isr: usize) {
-    if new.isr.len() >= min_isr {
+    // A topic that wants more in sync than it has replicas can have no more than all of them, as in Kafka.
+    if new.isr.len() >= min_isr.min(new.replicas.len().max(1)) {
         new.elr.clear();
         new.last_known_elr.clear();
         return;

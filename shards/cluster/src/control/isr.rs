@@ -55,14 +55,15 @@ pub struct IsrSabotage {
     pub stale_epochs: bool,
 }
 
-/// The partition with the ISR that was asked for, a reassignment finished if it can be; none if it is so already.
+/// The partition with the ISR that was asked for, a reassignment finished if it can be. Also one equal to the present ISR
+/// moves the partition epoch: it tells the leader that no earlier proposal of it can be accepted any more.
 pub fn change(
     scene: &Scene<'_>,
     old: &PartitionState,
     asker: Asker,
     wanted: &IsrChange,
     sabotage: IsrSabotage,
-) -> Result<Option<PartitionState>, IsrRefusal> {
+) -> Result<PartitionState, IsrRefusal> {
     let registered = scene.image.node(asker.node).map(|node| node.epoch);
     if registered != Some(asker.epoch) && !sabotage.stale_epochs {
         return Err(IsrRefusal::StaleNodeEpoch);
@@ -80,11 +81,8 @@ pub fn change(
     new.isr.sort_unstable_by_key(|member| old.replicas.iter().position(|replica| *replica == member.replica));
     election::settle_elr(old, &mut new, scene.min_isr);
     let mut new = election::finish(scene, &new).unwrap_or(new);
-    if new == *old {
-        return Ok(None);
-    }
     new.partition_epoch.0 = old.partition_epoch.0 + 1;
-    Ok(Some(new))
+    Ok(new)
 }
 
 fn check_members(

@@ -127,7 +127,6 @@ impl Controller {
         let scene = self.scene(image, wanted.key);
         let old = partition.state();
         let new = isr::change(&scene, &old, asker, wanted, self.sabotage.isr)?;
-        let Some(new) = new else { return Ok((old.leader_epoch, old.partition_epoch)) };
         // A reassignment that ends here may take the leadership of someone who does not know it yet.
         batch.change(wanted.key, &old, &new, self.sabotage.always_released);
         Ok((new.leader_epoch, new.partition_epoch))

@@ -333,3 +333,62 @@ fn another_min_isr_forgets_who_was_eligible() {
     assert_eq!(kit.ask(Ask::SetConfig { resource, name, value }), Answer::Done);
     assert_eq!(kit.state(id, 0).elr, []);
 }
+
+#[test]
+fn the_present_isr_asked_for_again_moves_the_partition_epoch() {
+    let mut kit = Kit::new(3);
+    let id = kit.topic("2");
+    let key = PartitionKey { topic_id: id, partition: 0 };
+    let old = kit.state(id, 0);
+    let asker = kit.asker(old.leader.unwrap());
+    let (leader_epoch, partition_epoch) = (old.leader_epoch, old.partition_epoch);
+    let change = IsrChange { key, leader_epoch, partition_epoch, isr: old.isr.clone() };
+    let moved = PartitionEpoch(partition_epoch.0 + 1);
+    let answer = kit.ask(Ask::AlterIsr { asker, changes: vec![change.clone()] });
+    assert_eq!(answer, Answer::Isr(vec![Ok((leader_epoch, moved))]));
+    assert_eq!(kit.state(id, 0), PartitionState { partition_epoch: moved, ..old });
+    // A copy of it, or of anything asked for before, comes too late.
+    let late = kit.ask(Ask::AlterIsr { asker, changes: vec![change] });
+    assert_eq!(late, Answer::Isr(vec![Err(IsrRefusal::InvalidUpdateVersion)]));
+}
+
+#[test]
+fn a_fenced_node_takes_part_again_only_when_it_has_seen_what_it_lost() {
+    let mut kit = Kit::new(3);
+    let id = kit.topic("2");
+    let epoch = kit.alive.remove(&0).unwrap();
+    kit.beat(8);
+    let fenced = |kit: &Kit| kit.image.node(NodeId(0)).unwrap().fenced;
+    let lost = kit.controller.settled;
+    assert!(fenced(&kit));
+    assert!((0..6).all(|partition| kit.state(id, partition).isr.len() == 2));
+    let renew = |kit: &mut Kit, applied: u64| {
+        kit.sequence += 1;
+        let renewal = Renewal { node: NodeId(0), epoch, sequence: kit.sequence, applied };
+        let mut out = Vec::new();
+        kit.controller.renew(renewal, &kit.image, &mut out);
+        kit.perform(out);
+        kit.beat(1);
+    };
+    for applied in [0, epoch.0, lost - 1] {
+        renew(&mut kit, applied);
+        assert!(fenced(&kit), "it has applied {applied}, and lost its leaderships up to {lost}");
+    }
+    renew(&mut kit, lost);
+    assert!(!fenced(&kit));
+}
+
+#[test]
+fn a_topic_cannot_want_more_in_sync_than_it_has_replicas() {
+    let mut kit = Kit::new(3);
+    let id = kit.topic("5");
+    assert_eq!(kit.state(id, 0).isr.len(), 3);
+    let old = kit.state(id, 0);
+    let last = old.replicas[2];
+    let mut new = PartitionState { isr: old.isr[..2].to_vec(), ..old.clone() };
+    election::settle_elr(&old, &mut new, 5);
+    assert_eq!(new.elr, [last], "two of three are too few: the high watermark stands still");
+    let mut whole = PartitionState { isr: old.isr.clone(), last_known_elr: vec![last], ..new.clone() };
+    election::settle_elr(&new, &mut whole, 5);
+    assert_eq!((whole.elr.len(), whole.last_known_elr.len()), (0, 0), "all there are is enough");
+}

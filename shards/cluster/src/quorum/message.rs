@@ -2,10 +2,10 @@
 //! parser. A frame says whose cluster it belongs to and from which data directory it comes; a snapshot travels in parts.
 
 use bytes::Bytes;
-use pelton_wire::crc::crc32c;
 use raft::eraftpb::{Message, MessageType, Snapshot};
 
 use crate::codec::{In, Malformed, Out};
+use crate::frame;
 use crate::quorum::entry;
 use crate::quorum::journal::SnapshotAt;
 
@@ -13,8 +13,6 @@ use crate::quorum::journal::SnapshotAt;
 pub const APPEND_BYTES: u64 = 256 * 1024;
 /// Bytes of a snapshot in one frame.
 pub const PART_BYTES: usize = 256 * 1024;
-/// No frame is longer, bytes; what a transport reserves for one.
-pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 
 const MAGIC: u32 = 0x314d_5150;
 const VERSION: u8 = 1;
@@ -89,20 +87,12 @@ fn kind_of(code: u8) -> Result<MessageType, Malformed> {
 }
 
 fn head(envelope: &Envelope, kind: u8) -> Out {
-    let mut out = Out(Vec::with_capacity(96));
-    out.u32(MAGIC);
-    out.u8(VERSION);
+    let mut out = frame::begin(MAGIC, VERSION);
     out.u8(kind);
     for number in [envelope.cluster, envelope.directory, envelope.from, envelope.to] {
         out.u64(number);
     }
     out
-}
-
-fn finish(mut out: Out) -> Bytes {
-    let crc = crc32c(&out.0);
-    out.u32(crc);
-    Bytes::from(out.0)
 }
 
 /// The numbers of a message, in the order of the mask's bits.
@@ -134,7 +124,7 @@ pub fn encode(envelope: &Envelope, message: &Message, into: &mut Vec<Bytes>) {
     out.u8(message.context.len() as u8);
     out.0.extend_from_slice(&message.context);
     out.list(&message.entries, entry::write);
-    into.push(finish(out));
+    into.push(frame::finish(out));
 }
 
 fn encode_parts(envelope: &Envelope, message: &Message, into: &mut Vec<Bytes>) {
@@ -150,7 +140,7 @@ fn encode_parts(envelope: &Envelope, message: &Message, into: &mut Vec<Bytes>) {
         }
         entry::write_members(&mut out, metadata.get_conf_state());
         out.bytes(bytes);
-        into.push(finish(out));
+        into.push(frame::finish(out));
         offset += bytes.len();
         if offset == total {
             return;
@@ -160,17 +150,7 @@ fn encode_parts(envelope: &Envelope, message: &Message, into: &mut Vec<Bytes>) {
 
 /// Reads a frame. Whatever it says is then still to be held against this node's own log.
 pub fn decode(frame: &[u8]) -> Result<(Envelope, Content), Malformed> {
-    if frame.len() > FRAME_BYTES_MAX {
-        return Err(Malformed);
-    }
-    let (body, crc) = frame.split_last_chunk::<4>().ok_or(Malformed)?;
-    if crc32c(body) != u32::from_le_bytes(*crc) {
-        return Err(Malformed);
-    }
-    let mut from = In(body);
-    if from.u32()? != MAGIC || from.u8()? != VERSION {
-        return Err(Malformed);
-    }
+    let mut from = frame::open(frame, MAGIC, VERSION)?;
     let kind = from.u8()?;
     let envelope =
         Envelope { cluster: from.u64()?, directory: from.u64()?, from: from.u64()?, to: from.u64()? };

@@ -156,6 +156,24 @@ impl Coordinator {
         self.groups.len()
     }
 
+    /// Roughly what a request costs, in steps of a few microseconds: a join, sync or leave, or a heartbeat of KIP-848, looks at
+    /// every member of its group.
+    pub fn cost(&self, request: &GroupRequest) -> usize {
+        let (id, members_per_step) = match request {
+            GroupRequest::JoinGroup(request) => (request.group_id.as_str(), 64),
+            GroupRequest::SyncGroup(request) => (request.group_id.as_str(), 64),
+            GroupRequest::LeaveGroup(request) => (request.group_id.as_str(), 64),
+            GroupRequest::ConsumerGroupHeartbeat(request) => (request.group_id.as_str(), 16),
+            _ => return 1,
+        };
+        let members = match self.groups.get(id) {
+            Some(Group::Classic(group)) => group.members.len(),
+            Some(Group::Consumer(group)) => group.members.len(),
+            None => 0,
+        };
+        1 + members / members_per_step
+    }
+
     /// A request. Its answer is an effect of this call or of a later one.
     pub fn handle(
         &mut self,

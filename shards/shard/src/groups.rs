@@ -28,6 +28,10 @@ use topics::ImageTopics;
 /// (they look for expired offsets at the same time) do not hold up producers.
 const SEATS_PER_TICK: usize = 4;
 
+/// What requests of groups may cost in one turn (steps of [`Coordinator::cost`], a few hundred microseconds in all); what
+/// comes beyond that is next, in order, so that a thousand members that join at once do not hold up producers.
+const COST_PER_TURN: usize = 64;
+
 /// What encodes the answers of a group request.
 pub(crate) type GroupShape = Box<dyn FnOnce(Vec<GroupResponse>) -> Bytes + Send>;
 
@@ -62,6 +66,12 @@ pub struct Groups {
     deadlines: BTreeSet<(u64, i32)>,
     /// Some coordinators were due beyond what one turn does: go on at this time.
     resume_ns: Option<u64>,
+    /// Requests beyond what one turn does, in order. As many at most as connections may have under way.
+    queued: VecDeque<(GroupAsker, GroupAsk)>,
+    /// When to go on with them.
+    queued_ns: u64,
+    /// What requests have cost in this turn.
+    cost: usize,
     asked: BTreeMap<RequestToken, GroupAsker>,
     gather: Gather<GroupShape, GroupResponse>,
     to_load: VecDeque<i32>,
@@ -80,7 +90,13 @@ impl Groups {
             Some(resume_ns) => Some(resume_ns),
             None => self.deadlines.first().map(|(deadline_ns, _)| *deadline_ns),
         };
-        [first, self.load_ns].into_iter().flatten().min()
+        let queued_ns = (!self.queued.is_empty()).then_some(self.queued_ns);
+        [first, self.load_ns, queued_ns].into_iter().flatten().min()
+    }
+
+    /// A turn has ended.
+    pub fn end_turn(&mut self) {
+        self.cost = 0;
     }
 
     /// True while something is appended that the high watermark has not passed.
@@ -186,7 +202,25 @@ impl Shard {
         self.partitions.route(PartitionKey { topic_id, partition })
     }
 
+    /// Asks a coordinator here, or puts the question in line.
     fn ask_coordinator(&mut self, now: Now, asker: GroupAsker, ask: GroupAsk, out: &mut Vec<Effect>) {
+        if self.groups.queued.is_empty() && self.groups.cost < COST_PER_TURN {
+            return self.ask_now(now, asker, ask, out);
+        }
+        self.groups.queued_ns = now.monotonic_ns + 1;
+        self.groups.queued.push_back((asker, ask));
+    }
+
+    /// Goes on with the questions in line. At a stop all of them are refused at once.
+    fn ask_queued(&mut self, now: Now, out: &mut Vec<Effect>) {
+        while self.groups.cost < COST_PER_TURN || self.stopping {
+            let Some((asker, ask)) = self.groups.queued.pop_front() else { return };
+            self.ask_now(now, asker, ask, out);
+        }
+        self.groups.queued_ns = now.monotonic_ns + 1;
+    }
+
+    fn ask_now(&mut self, now: Now, asker: GroupAsker, ask: GroupAsk, out: &mut Vec<Effect>) {
         let GroupAsk { partition, context, request } = ask;
         let token = RequestToken(self.next_id());
         let Shard { groups, image, stopping, .. } = self;
@@ -196,6 +230,7 @@ impl Shard {
             return self.tell_group(asker, response, out);
         };
         groups.asked.insert(token, asker);
+        groups.cost += seat.coordinator.cost(&request);
         let mut effects = Vec::new();
         seat.coordinator.handle(now, token, &context, request, &ImageTopics(image), &mut effects);
         self.run_group_effects(now, partition, effects, out);
@@ -242,6 +277,7 @@ impl Shard {
 
     /// Does what is due: coordinators' deadlines and the next step of loading.
     pub(crate) fn tick_groups(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.ask_queued(now, out);
         if self.stopping {
             self.groups.stop();
             return;

@@ -236,6 +236,7 @@ impl Shard {
         let snapshot =
             Snapshot { partitions: &self.partitions, image: &self.image, recovered: &self.recovered };
         self.storage.end_turn(now, &snapshot, &mut self.disk);
+        self.groups.end_turn();
         self.handle_compaction_end(now, out);
         self.emit_disk(out);
         // Before that, a reader might be shown what was recovered and a second crash could still take away.

@@ -24,7 +24,7 @@ pub struct LogEnds {
 }
 
 /// What the rules go by.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Settings {
     /// `min.insync.replicas`; counts as the number of replicas where that is smaller, as in Kafka.
     pub min_insync_replicas: i32,
@@ -161,7 +161,7 @@ pub enum Effect {
 }
 
 /// A wish of the leader: the ISR as it should be.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IsrProposal {
     /// The leader's epoch.
     pub leader_epoch: LeaderEpoch,

@@ -20,7 +20,7 @@ pub struct Frame {
 }
 
 /// What a frame says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Body {
     /// Follower to leader: send me the log (rule R1).
     Join {
@@ -74,7 +74,7 @@ pub enum Body {
 }
 
 /// A leader's answer to a Join.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Verdict {
     /// The logs match up to the follower's end; the stream begins there.
     Matches,

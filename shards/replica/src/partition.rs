@@ -28,8 +28,8 @@ pub use append_check::{AppendError, check_append};
 use follower::Follower;
 use leader::Leader;
 
-/// State of a partition's replica here.
-#[derive(Clone, Debug)]
+/// State of a partition's replica here. Compared and hashed by whoever explores all its states.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Partition {
     leader_epoch: LeaderEpoch,
     high_watermark: Offset,
@@ -38,7 +38,7 @@ pub struct Partition {
 }
 
 /// What only a partition of a cluster has.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Replicated {
     me: IsrMember,
     /// The metadata as applied here.
@@ -51,7 +51,7 @@ struct Replicated {
     role: Role,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Role {
     /// Neither: no leader, or this replica's life is not the one that was elected, or it is to go.
     Idle,
@@ -151,6 +151,11 @@ impl Partition {
     /// Replicas in sync, this one included.
     pub fn isr_size(&self) -> i32 {
         self.replicated.as_ref().map_or(1, |replicated| replicated.state.isr.len() as i32)
+    }
+
+    /// What `min.insync.replicas` comes to here: no more than there are replicas, as Kafka's `effectiveMinIsr`.
+    pub fn effective_min_isr(&self, min_insync_replicas: i32) -> i32 {
+        self.replicated.as_ref().map_or(1, |replicated| replicated.effective_min_isr(min_insync_replicas))
     }
 
     /// The metadata as applied here; none for the only replica.

@@ -2,7 +2,7 @@
 //! `sabotage`, none can be switched on.
 
 /// One fault.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Sabotage {
     /// What an earlier life of a replica acknowledged counts for the later one.
     CountStaleReplicaEpoch,

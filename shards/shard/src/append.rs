@@ -117,13 +117,13 @@ impl Shard {
                 "zstd needs Produce version 7 or later (KIP-110)",
             ));
         }
-        if acks == -1 && config.min_insync_replicas > local.state.isr_size() {
+        let min_isr = local.state.effective_min_isr(config.min_insync_replicas);
+        if acks == -1 && local.state.isr_size() < min_isr {
             return Err(refuse(
                 ErrorCode::NotEnoughReplicas,
                 format!(
-                    "The size of the current ISR is {}, below min.insync.replicas = {}",
-                    local.state.isr_size(),
-                    config.min_insync_replicas
+                    "The size of the current ISR is {}, below min.insync.replicas = {min_isr}",
+                    local.state.isr_size()
                 ),
             ));
         }

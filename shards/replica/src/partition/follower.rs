@@ -9,7 +9,7 @@ use crate::frame::{Body, Verdict};
 use crate::sabotage::Sabotage;
 
 /// What one follows.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Follower {
     leader: Replica,
     /// The logs were compared in this epoch: from here on ours is a part of the leader's (R2).

@@ -9,7 +9,7 @@ use crate::frame::{Body, Verdict};
 use crate::sabotage::Sabotage;
 
 /// How far a leadership is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Phase {
     /// The predecessor may still hold a lease (L7).
     Activating,
@@ -22,7 +22,7 @@ pub(super) enum Phase {
 }
 
 /// A leadership.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Leader {
     pub(super) phase: Phase,
     /// The log's end when this epoch began (LESO).
@@ -209,9 +209,14 @@ impl Partition {
 }
 
 impl super::Replicated {
-    /// `min.insync.replicas` of so many replicas.
+    /// `min.insync.replicas` of so many replicas: no more than there are, as Kafka's `effectiveMinIsr`.
+    pub(super) fn effective_min_isr(&self, min_insync_replicas: i32) -> i32 {
+        min_insync_replicas.clamp(1, self.state.replicas.len().max(1) as i32)
+    }
+
+    /// The same, of this topic.
     pub(super) fn min_isr(&self) -> usize {
-        (self.settings.min_insync_replicas.max(1) as usize).min(self.state.replicas.len().max(1))
+        self.effective_min_isr(self.settings.min_insync_replicas) as usize
     }
 
     /// How far this replica's own log counts.

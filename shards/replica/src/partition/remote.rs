@@ -10,7 +10,7 @@ use crate::effect::Settings;
 const APPENDS_IN_FLIGHT_MAX: usize = 256;
 
 /// What a follower has acknowledged in this epoch and life.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Acked {
     pub(super) written: Offset,
     pub(super) flushed: Offset,
@@ -25,7 +25,7 @@ impl Acked {
 }
 
 /// One follower.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Remote {
     pub(super) replica: Replica,
     /// The life that joined last; none = none has in this epoch.

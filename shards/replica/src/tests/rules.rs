@@ -134,6 +134,48 @@ fn too_small_an_isr_refuses_acks_all_and_holds_the_high_watermark() {
     assert_eq!((now.ack_one, partition.high_watermark()), (AckState::Done, Offset(0)));
 }
 
+/// R8 as written down forbids expansion until the high watermark has reached where the epoch began. A leader elected out
+/// of the ELR is alone in an ISR that is too small: its high watermark cannot move before someone has joined.
+#[test]
+fn a_leader_elected_out_of_the_elr_takes_others_in_though_its_high_watermark_stands_still() {
+    let mut partition = partition(&state(0, 1, 1, &[0]), true);
+    let (replica_epoch, end) = (member(1).epoch, Offset(9));
+    let join = Body::Join { replica_epoch, join: 1, log_end: end, last_epoch: 0, window_bytes: 100 };
+    let ack =
+        |end| Body::Ack { replica_epoch, written_end: end, flushed_end: end, high_watermark: Offset(0) };
+    let mut proposed = |body: &Body| {
+        let (_, effects) =
+            with(&mut partition, |p, turn| p.handle_frame(replica(1), LeaderEpoch(1), body, turn));
+        let wish = effects.into_iter().find_map(|effect| match effect {
+            Effect::ProposeIsr(wish) => Some(wish.isr),
+            _ => None,
+        });
+        (wish, partition.high_watermark())
+    };
+    assert_eq!(proposed(&join), (None, Offset(0)));
+    assert_eq!(proposed(&ack(end)), (None, Offset(0)), "not all that was there when the epoch began");
+    assert_eq!(proposed(&ack(Offset(10))), (Some(vec![member(0), member(1)]), Offset(0)));
+    with(&mut partition, |p, turn| p.handle_metadata(&state(0, 1, 2, &[0, 1]), true, turn));
+    assert_eq!((partition.high_watermark(), partition.role()), (Offset(10), RoleKind::Active));
+}
+
+#[test]
+fn no_more_need_be_in_sync_than_there_are_replicas() {
+    let of_three = partition(&state(0, 1, 1, &[0, 1]), true);
+    let of_two = partition(
+        &PartitionState { replicas: vec![replica(0), replica(1)], ..state(0, 1, 1, &[0, 1]) },
+        true,
+    );
+    assert_eq!(
+        [of_three.effective_min_isr(2), of_three.effective_min_isr(5), of_three.effective_min_isr(0)],
+        [2, 3, 1]
+    );
+    assert_eq!(of_two.effective_min_isr(3), 2);
+    // The only replica of its partition.
+    let sole = Partition::new(LeaderEpoch(0));
+    assert!(sole.effective_min_isr(2) <= sole.isr_size());
+}
+
 #[test]
 fn followers_and_other_lives_refuse_and_a_matched_follower_serves_below_its_high_watermark() {
     let mut follower = partition(&state(1, 1, 1, &[0, 1]), true);

@@ -20,6 +20,7 @@ use crate::client::{self, Client, Role};
 use crate::disk::{Crash, Disk, Operation};
 use crate::member::Member;
 use crate::party::{Judges, Party};
+use crate::seeds;
 
 /// Wall clock at virtual time 0.
 const EPOCH_MS: i64 = 1_700_000_000_000;
@@ -92,6 +93,20 @@ pub struct Summary {
     pub commits: u64,
     /// Records that compaction let go.
     pub compacted: u64,
+}
+
+impl seeds::Summary for Summary {
+    fn add(&mut self, other: &Self) {
+        self.trace ^= other.trace;
+        self.events += other.events;
+        self.restarts += other.restarts;
+        self.acknowledged += other.acknowledged;
+        self.read += other.read;
+        self.dropped += other.dropped;
+        self.assignments += other.assignments;
+        self.commits += other.commits;
+        self.compacted += other.compacted;
+    }
 }
 
 /// The simulation.

@@ -70,6 +70,9 @@ pub const SYSTEMS: [System; 9] = [
 /// The spin of the latency profile, microseconds: about one device write.
 const SPIN_US: u64 = 200;
 
+/// Retention is looked at each second, by Pelton and by Kafka: only the kept-up run has anything to drop.
+const SWIFT_RETENTION: [&str; 2] = ["log.retention.check.interval.ms=1000", "log.initial.task.delay.ms=1000"];
+
 /// Where the programs are; none: left out.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -85,7 +88,9 @@ impl Programs {
     pub fn start(&self, process: Process, dir: &Path) -> Outcome<Option<Server>> {
         server::port_is_free(self.port)?;
         let place = Place { port: self.port, dir: dir.to_path_buf(), cores: Some("0".into()) };
-        let spinning = [self.extra.clone(), vec![format!("pelton.spin.us={SPIN_US}")]].concat();
+        let swift = SWIFT_RETENTION.map(str::to_string);
+        let extra = [&swift, &self.extra[..]].concat();
+        let spinning = [extra.clone(), vec![format!("pelton.spin.us={SPIN_US}")]].concat();
         let pelton = |extra: &[String]| {
             self.pelton.as_ref().map(|program| server::pelton(program, &place, extra)).transpose()
         };
@@ -93,12 +98,14 @@ impl Programs {
             Process::Floor => Some(server::floor(&place, None, 0)?),
             Process::FloorDurable => Some(server::floor(&place, Some(2), 0)?),
             Process::FloorSpinning => Some(server::floor(&place, Some(2), SPIN_US)?),
-            Process::Pelton => pelton(&self.extra)?,
+            Process::Pelton => pelton(&extra)?,
             Process::PeltonSpinning => pelton(&spinning)?,
             Process::Tansu => {
                 self.tansu.as_ref().map(|program| server::tansu(program, &place)).transpose()?
             }
-            Process::Kafka => self.jars.as_ref().map(|jars| server::kafka(jars, &place)).transpose()?,
+            Process::Kafka => {
+                self.jars.as_ref().map(|jars| server::kafka_with(jars, &place, &swift)).transpose()?
+            }
         };
         if let Some(server) = &server {
             server::warm(&server.bootstrap)?;

@@ -284,7 +284,8 @@ impl ConsumerMember {
     }
 
     /// Takes bytes of the broker; what they say goes to the judge.
-    pub fn receive(&mut self, bytes: &[u8], oracle: &mut GroupOracle) -> Result<(), String> {
+    pub fn receive(&mut self, bytes: &[u8], now_ms: i64, oracle: &mut GroupOracle) -> Result<(), String> {
+        self.now_ms = now_ms;
         self.inbound.extend_from_slice(bytes);
         while let Some(prefix) = self.inbound.first_chunk::<4>() {
             let length = u32::from_be_bytes(*prefix) as usize;

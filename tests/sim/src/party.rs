@@ -82,11 +82,11 @@ impl Party {
     }
 
     /// Takes bytes of the broker.
-    pub fn receive(&mut self, bytes: &[u8], judges: &mut Judges) -> Result<(), String> {
+    pub fn receive(&mut self, bytes: &[u8], now_ms: i64, judges: &mut Judges) -> Result<(), String> {
         match self {
             Party::Client(client) => client.receive(bytes, &mut judges.records),
             Party::Member(member) => member.receive(bytes, &mut judges.groups),
-            Party::Consumer(member) => member.receive(bytes, &mut judges.groups),
+            Party::Consumer(member) => member.receive(bytes, now_ms, &mut judges.groups),
         }
     }
 

@@ -53,8 +53,9 @@ impl World {
         match connection.client {
             None => self.admin_inbound.extend_from_slice(bytes),
             Some(index) => {
+                let now_ms = self.now().wall_ms;
                 let World { clients, judges, .. } = self;
-                clients[index].receive(bytes, judges)?;
+                clients[index].receive(bytes, now_ms, judges)?;
                 if clients[index].acts_on_answers() {
                     let delay = self.prng.below(2 * MS);
                     self.schedule(delay, Happening::ClientActs(index));

@@ -1,5 +1,5 @@
 //! What the simulators have in common: the command line, many seeds or one, faults on purpose, and the last line
-//! `N passed, N failed`. Meant for all simulators; tests/control uses it, the others are to follow.
+//! `N passed, N failed`. Used by tests/sim, tests/control and tests/spec.
 #![allow(dead_code, reason = "no program uses all of it")]
 
 use std::fmt::Debug;

@@ -97,16 +97,7 @@ fn start(process: Process, options: &Options, dir: &Path) -> Outcome<Option<Serv
 }
 
 fn plan(server: &Server, options: &Options, measure: Duration, configs: &[(&str, &str)]) -> Plan {
-    Plan {
-        bootstrap: server.bootstrap.clone(),
-        warmup: options.warmup,
-        measure,
-        broker_pid: Some(server.pid()),
-        core: 1.min(crate::sys::cores().max(2) - 1),
-        topic: None,
-        configs: configs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
-        catch_up: None,
-    }
+    Plan::against(server, options.warmup, measure, configs)
 }
 
 fn columns_of(

@@ -1,6 +1,7 @@
 //! The three loads of the comparison and what one run of a load yields. Never talks to a socket (see `generator`).
 
 use crate::procfs::Usage;
+use crate::server::Server;
 use crate::{Outcome, batch};
 use hdrhistogram::Histogram;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -102,6 +103,22 @@ pub struct Plan {
     pub configs: Vec<(String, String)>,
     /// A reader that catches up beside the load; none: nobody does.
     pub catch_up: Option<CatchUp>,
+}
+
+impl Plan {
+    /// Against a server on core 0, from the next core, into a fresh topic with these configs.
+    pub fn against(server: &Server, warmup: Duration, measure: Duration, configs: &[(&str, &str)]) -> Plan {
+        Plan {
+            bootstrap: server.bootstrap.clone(),
+            warmup,
+            measure,
+            broker_pid: Some(server.pid()),
+            core: 1.min(crate::sys::cores().max(2) - 1),
+            topic: None,
+            configs: configs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            catch_up: None,
+        }
+    }
 }
 
 /// A topic to be read from offset 0 to its ends.

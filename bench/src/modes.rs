@@ -38,16 +38,7 @@ pub fn run(options: &Options) -> Outcome<String> {
             let server = server::pelton(&options.pelton, &place, &extra)?;
             server::warm(&server.bootstrap)?;
             let case = Case { rate: options.rate, depth: 0, ..TINY };
-            let plan = Plan {
-                bootstrap: server.bootstrap.clone(),
-                warmup: options.warmup,
-                measure: options.measure,
-                broker_pid: Some(server.pid()),
-                core: 1.min(crate::sys::cores().max(2) - 1),
-                topic: None,
-                configs: vec![("flush.messages".to_string(), "1".to_string())],
-                catch_up: None,
-            };
+            let plan = Plan::against(&server, options.warmup, options.measure, &[("flush.messages", "1")]);
             let run = generator::run(&case, &plan)?;
             eprintln!("{shards} shards, {mode}: {}", run.line());
             let (p50, p99) = (run.at(|found| &found.service, 0.5), run.at(|found| &found.service, 0.99));

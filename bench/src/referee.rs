@@ -121,16 +121,7 @@ fn both(options: &Options, server: &Server, system: System, load: &Load) -> Outc
     let theirs = librdkafka(options, server, system, load)?;
     let (rate, depth, value_bytes) = (load.rate, load.in_flight, load.value_bytes);
     let case = Case { name: "referee", value_bytes, rate, depth, ..SYNC };
-    let plan = Plan {
-        bootstrap: server.bootstrap.clone(),
-        warmup: options.warmup,
-        measure: options.measure,
-        broker_pid: Some(server.pid()),
-        core: 1.min(crate::sys::cores().max(2) - 1),
-        topic: None,
-        configs: system.configs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
-        catch_up: None,
-    };
+    let plan = Plan::against(server, options.warmup, options.measure, system.configs);
     let ours = generator::run(&case, &plan)?;
     let ours = Found {
         requests_per_s: ours.requests_per_s,

@@ -71,16 +71,7 @@ impl Runner<'_> {
     }
 
     fn plan(&self, measure: Duration) -> Plan {
-        Plan {
-            bootstrap: self.server.bootstrap.clone(),
-            warmup: self.times.warmup,
-            measure,
-            broker_pid: Some(self.server.pid()),
-            core: 1.min(crate::sys::cores().max(2) - 1),
-            topic: None,
-            configs: self.system.configs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
-            catch_up: None,
-        }
+        Plan::against(self.server, self.times.warmup, measure, self.system.configs)
     }
 
     fn run(&mut self, case: &'static str, variant: String, load: Case, measure: Duration) {

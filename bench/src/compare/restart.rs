@@ -43,15 +43,11 @@ pub fn measure(programs: &Programs, dir: &Path) -> Outcome<Option<Restart>> {
         if from.elapsed() > PATIENCE {
             return Err(format!("after {PATIENCE:?} there are only {found:?}"));
         }
+        let segment_bytes = (10 << 20).to_string();
+        let configs = [("segment.bytes", segment_bytes.as_str())];
         let plan = Plan {
-            bootstrap: server.bootstrap.clone(),
-            warmup: Duration::ZERO,
-            measure: Duration::from_secs(5),
             broker_pid: None,
-            core: 1.min(crate::sys::cores().max(2) - 1),
-            topic: None,
-            configs: vec![("segment.bytes".into(), (10 << 20).to_string())],
-            catch_up: None,
+            ..Plan::against(&server, Duration::ZERO, Duration::from_secs(5), &configs)
         };
         generator::run(&Case { partitions: 100, ..BULK }, &plan)?;
         std::thread::sleep(FRESH);

@@ -263,14 +263,7 @@ impl Client {
     /// Takes bytes of the broker; what they acknowledge or hold goes to the oracle.
     pub fn receive(&mut self, bytes: &[u8], oracle: &mut Oracle) -> Result<(), String> {
         self.inbound.extend_from_slice(bytes);
-        while self.inbound.len() >= 4 {
-            let length =
-                u32::from_be_bytes([self.inbound[0], self.inbound[1], self.inbound[2], self.inbound[3]]);
-            let length = length as usize;
-            if self.inbound.len() < 4 + length {
-                return Ok(());
-            }
-            let frame = self.inbound.split_to(4 + length).freeze().slice(4..);
+        while let Some(frame) = next_frame(&mut self.inbound) {
             self.answer(frame, oracle)?;
         }
         Ok(())
@@ -409,6 +402,12 @@ impl Client {
         self.read_to.insert(partition, next);
         Ok(())
     }
+}
+
+/// Cuts the next whole answer off what has been received.
+pub fn next_frame(inbound: &mut BytesMut) -> Option<Bytes> {
+    let length = u32::from_be_bytes(*inbound.first_chunk::<4>()?) as usize;
+    (inbound.len() >= 4 + length).then(|| inbound.split_to(4 + length).freeze().slice(4..))
 }
 
 /// A question for the log start offset (`timestamp` -2) or the end (-1) of one partition.

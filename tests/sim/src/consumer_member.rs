@@ -10,8 +10,9 @@ use pelton_wire::api_key::ApiKey;
 use pelton_wire::messages::consumer_group_heartbeat_request::TopicPartitions;
 use pelton_wire::messages::{self as m, KafkaString, KafkaUuid, encode_request};
 
+use crate::client::next_frame;
 use crate::group_oracle::{GroupOracle, Register};
-use crate::member::{fetch_body, fetched, read, text};
+use crate::member::{commit_errors, fetch_body, fetched, read, text};
 use crate::owner_oracle::Who;
 
 /// `group.consumer.session.timeout.ms` of the runs.
@@ -287,12 +288,7 @@ impl ConsumerMember {
     pub fn receive(&mut self, bytes: &[u8], now_ms: i64, oracle: &mut GroupOracle) -> Result<(), String> {
         self.now_ms = now_ms;
         self.inbound.extend_from_slice(bytes);
-        while let Some(prefix) = self.inbound.first_chunk::<4>() {
-            let length = u32::from_be_bytes(*prefix) as usize;
-            if self.inbound.len() < 4 + length {
-                return Ok(());
-            }
-            let frame = self.inbound.split_to(4 + length).freeze().slice(4..);
+        while let Some(frame) = next_frame(&mut self.inbound) {
             self.answer(frame, oracle)?;
         }
         Ok(())
@@ -387,11 +383,7 @@ impl ConsumerMember {
         body: &m::OffsetCommitResponseData,
         oracle: &mut GroupOracle,
     ) -> Result<(), String> {
-        let errors = body.topics.iter().flat_map(|topic| topic.partitions.iter().map(|p| p.error_code));
-        let errors: Vec<i16> = errors.collect();
-        if errors.len() != parts.len() {
-            return Err(format!("{}: {} partitions answered of {}", self.name, errors.len(), parts.len()));
-        }
+        let errors = commit_errors(&self.name, parts.len(), body)?;
         if is_stale {
             return match errors.contains(&0) {
                 true => Err(format!("{}: a commit of an old member epoch was taken", self.name)),

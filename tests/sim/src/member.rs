@@ -8,10 +8,13 @@ use pelton_model::Prng;
 use pelton_wire::api_key::ApiKey;
 use pelton_wire::messages::{self as m, KafkaString, decode_response, encode_request};
 
+use crate::client::next_frame;
 use crate::group_oracle::{GroupOracle, Register};
 
 mod answers;
 mod assignment;
+
+pub use answers::commit_errors;
 
 const SESSION_MS: i32 = 400;
 /// Of a member that is to live through the whole run.
@@ -330,12 +333,7 @@ impl Member {
     /// Takes bytes of the broker; what they say goes to the judge.
     pub fn receive(&mut self, bytes: &[u8], oracle: &mut GroupOracle) -> Result<(), String> {
         self.inbound.extend_from_slice(bytes);
-        while let Some(prefix) = self.inbound.first_chunk::<4>() {
-            let length = u32::from_be_bytes(*prefix) as usize;
-            if self.inbound.len() < 4 + length {
-                return Ok(());
-            }
-            let frame = self.inbound.split_to(4 + length).freeze().slice(4..);
+        while let Some(frame) = next_frame(&mut self.inbound) {
             self.answer(frame, oracle)?;
         }
         Ok(())

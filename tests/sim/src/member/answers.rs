@@ -110,11 +110,7 @@ impl Member {
         body: &m::OffsetCommitResponseData,
         oracle: &mut GroupOracle,
     ) -> Result<(), String> {
-        let errors = body.topics.iter().flat_map(|topic| topic.partitions.iter().map(|p| p.error_code));
-        let errors: Vec<i16> = errors.collect();
-        if errors.len() != parts.len() {
-            return Err(format!("{}: {} partitions answered of {}", self.name, errors.len(), parts.len()));
-        }
+        let errors = commit_errors(&self.name, parts.len(), body)?;
         if is_stale {
             return match errors.contains(&0) {
                 true => Err(format!("{}: a commit of an old generation was taken", self.name)),
@@ -156,5 +152,19 @@ impl Member {
             self.operations += 1;
         }
         Ok(())
+    }
+}
+
+/// The errors of an OffsetCommit answer, one for each of the `expected` partitions.
+pub fn commit_errors(
+    name: &str,
+    expected: usize,
+    body: &m::OffsetCommitResponseData,
+) -> Result<Vec<i16>, String> {
+    let errors = body.topics.iter().flat_map(|topic| topic.partitions.iter().map(|p| p.error_code));
+    let errors: Vec<i16> = errors.collect();
+    match errors.len() == expected {
+        true => Ok(errors),
+        false => Err(format!("{name}: {} partitions answered of {expected}", errors.len())),
     }
 }

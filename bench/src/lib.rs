@@ -20,6 +20,7 @@ pub mod group_frames;
 pub mod groups;
 pub mod ledger;
 pub mod limits;
+pub mod limits_beside;
 pub mod load;
 pub mod modes;
 pub mod procfs;

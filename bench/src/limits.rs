@@ -1,7 +1,7 @@
 //! The machine's own limits, measured beside every comparison so that figures can be read as ratios. Never touches a broker.
 
 use crate::sys::{self, Aligned};
-use crate::{Outcome, batch};
+use crate::{Outcome, batch, limits_beside};
 use io_uring::{IoUring, opcode, types};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -20,7 +20,7 @@ pub const DIRECT_READ: &str = "1 MiB O_DIRECT reads, 8 in flight";
 pub const RAW_SEND: [&str; 2] =
     ["1 MB sent from memory to 1 reader that checks CRCs", "1 MB sent from memory to 4 such readers"];
 
-/// Measures all limits; `dir` is on the disk in question. Takes about 18 s.
+/// Measures all limits; `dir` is on the disk in question. Takes about 25 s.
 pub fn measure(dir: &Path) -> Outcome<Vec<Limit>> {
     sys::pin(0)?;
     let (p50, p99) = round_trip(1.min(sys::cores() - 1))?;
@@ -30,8 +30,8 @@ pub fn measure(dir: &Path) -> Outcome<Vec<Limit>> {
     let shallow = durable(&file, 1)?;
     let deep = durable(&file, 32)?;
     let _ = std::fs::remove_file(&file);
-    let (sequential, reading) = sequential(&dir.join("limits-growing"))?;
-    Ok(vec![
+    let (sequential, reading, beside) = sequential(dir)?;
+    let mut limits = vec![
         ("memcpy of 256 MiB", memcpy(), "GB/s"),
         ("crc32c of 16 KiB", crc(16 * 1024), "GB/s"),
         ("crc32c of 170 B", crc(170), "GB/s"),
@@ -45,7 +45,9 @@ pub fn measure(dir: &Path) -> Outcome<Vec<Limit>> {
         ("the same, sender's CPU", raw[0].1, "s/GB"),
         (RAW_SEND[1], raw[1].0, "MB/s"),
         ("the same, its sender's CPU", raw[1].1, "s/GB"),
-    ])
+    ];
+    limits.extend(beside);
+    Ok(limits)
 }
 
 fn memcpy() -> f64 {
@@ -197,8 +199,9 @@ fn durable(path: &Path, depth: usize) -> Outcome<f64> {
     Ok(done as f64 / start.elapsed().as_secs_f64())
 }
 
-/// 2 GiB of 1 MiB direct writes into a growing file, and the same read back: MB/s.
-fn sequential(path: &Path) -> Outcome<(f64, f64)> {
+/// 2 GiB of 1 MiB direct writes into a growing file, and the same read back: MB/s; and reads and writes at once.
+fn sequential(dir: &Path) -> Outcome<(f64, f64, Vec<Limit>)> {
+    let path = &dir.join("limits-growing");
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let file = sys::direct_file(path, true)?;
     let chunk = Aligned::new(1 << 20);
@@ -211,8 +214,9 @@ fn sequential(path: &Path) -> Outcome<(f64, f64)> {
     }
     let rate = 2048.0 * chunk.len() as f64 / 1e6 / start.elapsed().as_secs_f64();
     let reading = reads(&file, 2048)?;
+    let beside = limits_beside::measure(&file, 2048, &dir.join("limits-beside"))?;
     std::fs::remove_file(path).map_err(failed)?;
-    Ok((rate, reading))
+    Ok((rate, reading, beside))
 }
 
 /// Direct reads of 1 MiB from the file's beginning, eight in flight: MB/s.

@@ -1,6 +1,7 @@
 //! The binary `pelton`: reads the command line, runs one command, ends with its exit code. Decides nothing else.
 
 mod admin;
+mod allocator;
 mod arguments;
 mod boot;
 mod cli;
@@ -18,7 +19,7 @@ use arguments::{Arguments, Command};
 use failure::Failure;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 fn main() {
     let arguments = Arguments::parse();

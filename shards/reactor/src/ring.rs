@@ -14,6 +14,10 @@ const ENTER_GETEVENTS: u32 = 1;
 /// so that with thousands of connections one enter per turn lets some of them starve.
 const ENTERS_PER_TURN: usize = 32;
 
+/// Workers of the kernel for what would block, on files. A thread's first ring fixes their number by its own length, and the
+/// executor's first ring is short: with one worker, writes wait for a flush that has nothing to do with them.
+const WORKERS_MAX: u32 = 16;
+
 /// One completion.
 #[derive(Clone, Copy, Debug)]
 pub struct Completion {
@@ -54,6 +58,7 @@ impl Ring {
             .setup_submit_all()
             .setup_cqsize(cq)
             .build((cq / 2).min(4096))?;
+        uring.submitter().register_iowq_max_workers(&mut [WORKERS_MAX, 0])?;
         Ok(Ring { uring, backlog: VecDeque::new() })
     }
 

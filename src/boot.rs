@@ -14,7 +14,7 @@ use pelton_wire::messages::KafkaUuid;
 use crate::admin::{self, Phase, Status};
 use crate::arguments::StartArguments;
 use crate::config::{self, StartConfig};
-use crate::data_dir::{DataDir, Meta};
+use crate::data_dir::{DataDir, Meta, new_directory_id};
 use crate::failure::Failure;
 use crate::reshard::reshard;
 use crate::signals::Signals;
@@ -88,7 +88,11 @@ fn prepare(
         let node_id = config.node_id.unwrap_or(NODE_ID_DEFAULT);
         let cluster_id = config.cluster_id.clone().map_or_else(new_cluster_id, Ok)?;
         data.make_shards(1, shards)?;
-        data.commit(Meta { cluster_id, node_id, shards, generation: 1 })?;
+        let directory_id = Some(new_directory_id()?);
+        data.commit(Meta { cluster_id, node_id, directory_id, start: 1, shards, generation: 1 })?;
+    } else if let Err(failure) = data.begin_life() {
+        // Only other nodes look at it, and there are none: a full disk must not keep a single node from starting.
+        config.warnings.push(format!("this start is not counted: {}", failure.message));
     }
     let meta = data.meta().cloned().ok_or_else(|| Failure::error("the data directory has no identity"))?;
     config.broker.node_id = meta.node_id;

@@ -7,66 +7,15 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use pelton_model::NodeId;
-use pelton_wire::crc::crc32c;
+use pelton_wire::messages::KafkaUuid;
 
 use crate::failure::Failure;
+pub use meta::Meta;
 
-/// Version of the layout; raised when an older program could misread it.
-const FORMAT: u32 = 1;
+mod meta;
+
 const META: &str = "meta";
 const LOCK: &str = "lock";
-
-/// What `meta` says.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Meta {
-    /// The cluster this directory belongs to.
-    pub cluster_id: String,
-    /// The node this directory belongs to.
-    pub node_id: NodeId,
-    /// Shards of this generation.
-    pub shards: u16,
-    /// Grows by one when partitions are redistributed over another number of shards.
-    pub generation: u32,
-}
-
-impl Meta {
-    fn encode(&self) -> String {
-        let body = format!(
-            "# Pelton data directory. Do not edit; use the same program version or a newer one.\n\
-             format={FORMAT}\ncluster.id={}\nnode.id={}\nshards={}\ngeneration={}\n",
-            self.cluster_id, self.node_id.0, self.shards, self.generation
-        );
-        let checksum = crc32c(body.as_bytes());
-        format!("{body}crc32c={checksum:08x}\n")
-    }
-
-    fn decode(text: &str) -> Result<Meta, String> {
-        let value = |name: &str| {
-            let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-            found.ok_or(format!("{name} is missing"))
-        };
-        let number = |name: &str| -> Result<u32, String> {
-            value(name)?.parse().map_err(|_| format!("{name} is no number"))
-        };
-        let format = number("format")?;
-        if format != FORMAT {
-            return Err(format!(
-                "it has format {format}, this program reads {FORMAT}; use the program that wrote it"
-            ));
-        }
-        let at = text.find("crc32c=").ok_or("crc32c is missing")?;
-        if value("crc32c")? != format!("{:08x}", crc32c(&text.as_bytes()[..at])) {
-            return Err("its checksum does not match".to_string());
-        }
-        let meta = Meta {
-            cluster_id: value("cluster.id")?.to_string(),
-            node_id: NodeId(number("node.id")? as i32),
-            shards: u16::try_from(number("shards")?).map_err(|_| "shards is too large")?,
-            generation: number("generation")?,
-        };
-        if meta.shards == 0 { Err("shards is 0".to_string()) } else { Ok(meta) }
-    }
-}
 
 /// A data directory that this process holds.
 #[derive(Debug)]
@@ -157,6 +106,15 @@ impl DataDir {
         Ok(())
     }
 
+    /// Counts this start, and gives a directory of a program before format 2 its id. Both are durable when this returns, and
+    /// nothing may be said to other nodes before: that a node comes with a higher count is how they know that its former
+    /// process has ended (rule L6).
+    pub fn begin_life(&mut self) -> Result<(), Failure> {
+        let Some(meta) = self.meta.clone() else { return Ok(()) };
+        let directory_id = meta.directory_id.map_or_else(new_directory_id, Ok)?;
+        self.commit(Meta { directory_id: Some(directory_id), start: meta.start + 1, ..meta })
+    }
+
     fn try_commit(&self, meta: &Meta) -> std::io::Result<()> {
         let (new, path) = (self.path.join("meta.new"), self.path.join(META));
         let mut file = File::create(&new)?;
@@ -234,6 +192,11 @@ impl DataDir {
         }
         Ok(())
     }
+}
+
+/// An id no other data directory has.
+pub fn new_directory_id() -> Result<KafkaUuid, Failure> {
+    KafkaUuid::random().map_err(|error| Failure::error(format!("no random bytes: {error}")))
 }
 
 /// Makes the names in a directory durable.

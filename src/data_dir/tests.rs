@@ -10,7 +10,14 @@ fn fresh(name: &str) -> PathBuf {
 }
 
 fn meta() -> Meta {
-    Meta { cluster_id: "5m4hXyJ2Q7yTaaaaaaaaaa".to_string(), node_id: NodeId(3), shards: 2, generation: 7 }
+    Meta {
+        cluster_id: "5m4hXyJ2Q7yTaaaaaaaaaa".to_string(),
+        node_id: NodeId(3),
+        directory_id: Some(KafkaUuid::from_parts(7, 8)),
+        start: 41,
+        shards: 2,
+        generation: 7,
+    }
 }
 
 fn made(path: &Path) -> DataDir {
@@ -64,7 +71,46 @@ fn every_flipped_byte_of_meta_is_noticed() {
         assert!(Meta::decode(&text).is_err(), "byte {at}");
     }
     assert!(Meta::decode("").is_err());
-    assert!(Meta::decode(&text.replace("format=1", "format=2")).unwrap_err().contains("format 2"));
+    assert!(Meta::decode(&text.replace("format=2", "format=3")).unwrap_err().contains("format 3"));
+}
+
+/// As the program before format 2 wrote it.
+const OF_FORMAT_1: &str = "# Pelton data directory. Do not edit; use the same program version or a newer one.\n\
+    format=1\ncluster.id=5m4hXyJ2Q7yTaaaaaaaaaa\nnode.id=3\nshards=2\ngeneration=7\ncrc32c=b5e93f79\n";
+
+#[test]
+fn a_directory_of_format_1_gets_an_id_and_counts_its_starts() {
+    let path = fresh("format-1");
+    drop(made(&path));
+    fs::write(path.join("meta"), OF_FORMAT_1).unwrap();
+    let before = Meta { directory_id: None, start: 0, ..meta() };
+    let mut dir = DataDir::open(&path).unwrap();
+    assert_eq!(dir.meta(), Some(&before));
+    dir.begin_life().unwrap();
+    let id = dir.meta().unwrap().directory_id.unwrap();
+    assert!(!id.is_reserved());
+    drop(dir);
+    for start in 2..5 {
+        let mut dir = DataDir::open(&path).unwrap();
+        dir.begin_life().unwrap();
+        assert_eq!(dir.meta(), Some(&Meta { directory_id: Some(id), start, ..meta() }));
+    }
+    let text = fs::read_to_string(path.join("meta")).unwrap();
+    assert!(text.contains("format=2\n") && text.contains(&format!("directory.id={id}\nstart=4\n")), "{text}");
+    fs::remove_dir_all(path).unwrap();
+}
+
+#[test]
+fn a_start_that_cannot_be_counted_is_an_error_and_changes_nothing() {
+    let path = fresh("uncounted");
+    let mut dir = made(&path);
+    // Something is in the way of the file the new contents are written to.
+    fs::create_dir(path.join("meta.new")).unwrap();
+    assert!(dir.begin_life().unwrap_err().message.contains("meta"));
+    assert_eq!(dir.meta(), Some(&meta()));
+    drop(dir);
+    assert_eq!(DataDir::open(&path).unwrap().meta(), Some(&meta()));
+    fs::remove_dir_all(path).unwrap();
 }
 
 #[test]

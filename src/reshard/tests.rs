@@ -5,7 +5,8 @@ use super::*;
 use std::path::PathBuf;
 
 fn meta(shards: u16, generation: u32) -> Meta {
-    Meta { cluster_id: "5m4hXyJ2Q7yTaaaaaaaaaa".to_string(), node_id: NodeId(1), shards, generation }
+    let cluster_id = "5m4hXyJ2Q7yTaaaaaaaaaa".to_string();
+    Meta { cluster_id, node_id: NodeId(1), directory_id: None, start: 3, shards, generation }
 }
 
 fn directory(name: &str) -> (PathBuf, DataDir) {

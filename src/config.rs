@@ -3,6 +3,8 @@
 
 pub mod address;
 mod bounds;
+#[cfg_attr(not(test), expect(dead_code, reason = "offered when the shards serve a cluster"))]
+mod cluster;
 pub mod keys;
 
 use std::collections::BTreeMap;

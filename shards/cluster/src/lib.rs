@@ -13,6 +13,7 @@ pub mod lease;
 pub mod member;
 pub mod names;
 pub mod node_message;
+pub mod peer;
 pub mod placement;
 pub mod quorum;
 pub mod record;

@@ -3,6 +3,7 @@
 
 pub mod frame;
 pub mod journal;
+pub mod peer;
 pub mod record_batch;
 pub mod request;
 pub mod shard;
@@ -70,5 +71,14 @@ pub const ALL: &[Target] = &[
         run: shard::run,
         // Sixteen bytes make a topic of 100 000 partitions, and may.
         memory_bytes_max: |length| (1 << 30) + 96 * length,
+    },
+    Target {
+        name: "peer",
+        runs: 100_000,
+        corpus: peer::corpus,
+        mutate: peer::mutate,
+        run: peer::run,
+        // Messages that straddle two receives are copied, and the harness joins others.
+        memory_bytes_max: |length| (512 << 10) + 8 * length,
     },
 ];

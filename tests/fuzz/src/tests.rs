@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use pelton_model::Prng;
 
 use crate::runner::{self, Limit, Options, Tally, damaged};
-use crate::targets::{ALL, Target, journal};
+use crate::targets::{ALL, Target, journal, peer};
 
 fn fake(run: fn(&[u8])) -> Target {
     Target {
@@ -82,8 +82,13 @@ fn damage_reaches_behind_the_first_check() {
     let read = share("request", |input| {
         crate::decoders::decode_frame(&bytes::Bytes::copy_from_slice(input)).is_ok()
     });
-    println!("journals that start {started} %, valid batches {valid} %, requests that are read {read} %");
-    for (name, percent) in [("journal", started), ("record_batch", valid), ("request", read)] {
+    let proven = share("peer", peer::is_proven);
+    println!(
+        "journals that start {started} %, valid batches {valid} %, requests that are read {read} %, peers that are \
+         proven {proven} %"
+    );
+    let shares = [("journal", started), ("record_batch", valid), ("request", read), ("peer", proven)];
+    for (name, percent) in shares {
         assert!((5..95).contains(&percent), "{name}: {percent} %");
     }
 }

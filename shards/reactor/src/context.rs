@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use crate::ops::Op;
 use crate::pieces::PieceKey;
 use crate::ring::Ring;
 use crate::slab::Slab;
+use crate::sync::Bell;
 
 /// So long after its last write began the log counts as writing, nanoseconds.
 const WRITING_NS: u64 = 10_000_000;
@@ -58,7 +58,7 @@ pub struct Context {
     pub wrote_ns: u64,
     pub background: Background,
     /// Written to when a background job ends.
-    pub bell: Arc<OwnedFd>,
+    pub bell: Arc<Bell>,
     pub meter: Arc<Meter>,
     pub log: Logger,
 }
@@ -122,7 +122,7 @@ impl Context {
             let job = glommio::executor().spawn_blocking(move || {
                 stand_back();
                 done.push(DiskDone { ticket, result: work() });
-                crate::mailbox::ring_bell(&bell);
+                bell.ring();
             });
             unstarted.set(unstarted.get() - 1);
             job.await;

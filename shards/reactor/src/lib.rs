@@ -15,6 +15,8 @@ mod journal;
 mod listen;
 mod log;
 mod mailbox;
+#[cfg(test)]
+mod mailbox_tests;
 mod mapping;
 mod meter;
 mod ops;
@@ -29,6 +31,7 @@ mod slab;
 mod sockets;
 mod splice;
 mod start;
+mod sync;
 
 pub use crate::core::Core;
 pub use crate::log::{Logger, log_to_stderr};

@@ -1,19 +1,14 @@
 //! Messages between the shards of a process: one bounded ring per ordered pair, nothing dropped, order kept, and a
 //! sleeping receiver woken once per batch. A busy receiver costs the sender no system call.
+//!
+//! All that threads share comes from `sync`: tests/loom puts a model checker's own in its place and runs this same file.
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering, fence};
 
-use crossbeam::queue::ArrayQueue;
-use crossbeam::utils::CachePadded;
-
-use crate::ring::eventfd;
-
-/// Messages one pair of shards may have under way; the rest waits with the sender.
-const RING_MESSAGES: usize = 1024;
+use crate::sync::{
+    Arc, ArrayQueue, AtomicBool, AtomicU8, AtomicUsize, Bell, CachePadded, Ordering, RING_MESSAGES, fence,
+};
 
 /// What the owner of the process wants of a shard.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -31,7 +26,7 @@ pub enum Command {
 struct Door {
     asleep: AtomicBool,
     command: AtomicU8,
-    bell: Arc<OwnedFd>,
+    bell: Arc<Bell>,
 }
 
 /// All rings of a process; shared by its shards.
@@ -46,13 +41,6 @@ pub struct Mesh<T> {
     pub stopped: AtomicUsize,
 }
 
-/// Adds one to an eventfd's count, waking whoever reads it.
-pub fn ring_bell(bell: &OwnedFd) {
-    let one = 1u64;
-    // SAFETY: eight bytes of a live u64. A full counter (EAGAIN) means that it is readable already.
-    unsafe { libc::write(bell.as_raw_fd(), (&raw const one).cast(), 8) };
-}
-
 impl<T> Mesh<T> {
     /// Rings between `shards` shards.
     pub fn new(shards: usize) -> io::Result<Arc<Mesh<T>>> {
@@ -61,7 +49,7 @@ impl<T> Mesh<T> {
             doors.push(CachePadded::new(Door {
                 asleep: AtomicBool::new(false),
                 command: AtomicU8::new(Command::Run as u8),
-                bell: Arc::new(eventfd()?),
+                bell: Arc::new(Bell::new()?),
             }));
         }
         let rings = (0..shards * shards).map(|_| CachePadded::new(ArrayQueue::new(RING_MESSAGES))).collect();
@@ -74,21 +62,21 @@ impl<T> Mesh<T> {
         self.shards
     }
 
-    /// The eventfd a shard sleeps on.
-    pub fn bell(&self, shard: usize) -> Arc<OwnedFd> {
+    /// What wakes a shard.
+    pub fn bell(&self, shard: usize) -> Arc<Bell> {
         self.doors[shard].bell.clone()
     }
 
     /// Tells a shard what to do; from any thread. A command never goes back.
     pub fn command(&self, shard: usize, command: Command) {
         self.doors[shard].command.fetch_max(command as u8, Ordering::SeqCst);
-        ring_bell(&self.doors[shard].bell);
+        self.doors[shard].bell.ring();
     }
 
     /// Wakes every shard, asleep or about to be.
     pub fn wake_all(&self) {
         for door in &self.doors {
-            ring_bell(&door.bell);
+            door.bell.ring();
         }
     }
 
@@ -96,8 +84,11 @@ impl<T> Mesh<T> {
         // Pairs with the fence in `fall_asleep`: either we see the flag, or the sleeper sees our message.
         fence(Ordering::SeqCst);
         let door = &self.doors[shard];
-        if door.asleep.load(Ordering::Relaxed) && door.asleep.swap(false, Ordering::SeqCst) {
-            ring_bell(&door.bell);
+        // Of several senders one rings. A flag that has changed since is left as it is: who set it looked for mail after that.
+        if door.asleep.load(Ordering::Relaxed)
+            && door.asleep.compare_exchange(true, false, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        {
+            door.bell.ring();
         }
     }
 }
@@ -205,80 +196,5 @@ impl<T> Mailbox<T> {
     /// Declares this shard awake.
     pub fn wake_up(&self) {
         self.mesh.doors[self.me].asleep.store(false, Ordering::SeqCst);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wait(bell: &OwnedFd) {
-        let mut count = 0u64;
-        // SAFETY: eight bytes of a live u64.
-        let read = unsafe { libc::read(bell.as_raw_fd(), (&raw mut count).cast(), 8) };
-        assert_eq!(read, 8);
-    }
-
-    /// Two threads, each sending to the other and sleeping whenever it has nothing to do: a lost wake hangs this test,
-    /// a lost or reordered message fails it.
-    #[test]
-    fn nothing_is_lost_or_reordered_while_both_ends_keep_falling_asleep() {
-        const COUNT: u64 = 300_000;
-        let mesh = Mesh::<u64>::new(2).unwrap();
-        let threads: Vec<_> = (0..2)
-            .map(|me| {
-                let mut mailbox = Mailbox::new(mesh.clone(), me);
-                let bell = mesh.bell(me);
-                std::thread::spawn(move || {
-                    let (mut sent, mut expected, mut sleeps) = (0, 0, 0);
-                    while expected < COUNT || sent < COUNT || mailbox.is_held_up() {
-                        let burst = (sent % 7 + 1).min(COUNT - sent);
-                        for _ in 0..burst {
-                            mailbox.send(1 - me, sent);
-                            sent += 1;
-                        }
-                        let (_, waiting) = mailbox.flush();
-                        let got = mailbox.receive(64, |from, message| {
-                            assert_eq!((from, message), (1 - me, expected));
-                            expected += 1;
-                        });
-                        if got == 0 && waiting == 0 && expected < COUNT && mailbox.fall_asleep() {
-                            // Only sleep when the other side must still send: it has not seen all of ours or sends more.
-                            sleeps += 1;
-                            wait(&bell);
-                            mailbox.wake_up();
-                        }
-                    }
-                    (expected, sleeps)
-                })
-            })
-            .collect();
-        for thread in threads {
-            assert_eq!(thread.join().unwrap().0, COUNT);
-        }
-    }
-
-    #[test]
-    fn a_full_ring_holds_messages_back_and_keeps_their_order() {
-        let mesh = Mesh::<usize>::new(2).unwrap();
-        let (mut a, mut b) = (Mailbox::new(mesh.clone(), 0), Mailbox::new(mesh, 1));
-        for message in 0..RING_MESSAGES + 10 {
-            a.send(1, message);
-        }
-        assert_eq!(a.flush(), (RING_MESSAGES, 10));
-        let mut got = Vec::new();
-        b.receive(usize::MAX, |_, message| got.push(message));
-        assert_eq!(a.flush(), (10, 0));
-        b.receive(usize::MAX, |_, message| got.push(message));
-        assert_eq!(got, (0..RING_MESSAGES + 10).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn commands_never_go_back() {
-        let mesh = Mesh::<()>::new(1).unwrap();
-        let mailbox = Mailbox::new(mesh.clone(), 0);
-        mesh.command(0, Command::Abort);
-        mesh.command(0, Command::Stop);
-        assert_eq!(mailbox.command(), Command::Abort);
     }
 }

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
 
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{IoUring, squeue};
@@ -34,17 +33,6 @@ pub struct Ring {
     uring: IoUring,
     /// Entries that found the submission queue full.
     backlog: VecDeque<squeue::Entry>,
-}
-
-/// An eventfd; blocking, so that a read of it through the ring waits instead of failing.
-pub fn eventfd() -> io::Result<OwnedFd> {
-    // SAFETY: a plain system call.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is fresh and has no other owner.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 impl Ring {

@@ -198,6 +198,7 @@ fn plan(
             directory: data.shard(generation, shard),
             partitions_directory: data.partitions(),
             listen: addresses[usize::from(shard)],
+            peers: None,
         })
         .collect()
 }

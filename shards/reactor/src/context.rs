@@ -10,7 +10,7 @@ use crossbeam::queue::SegQueue;
 use io_uring::squeue;
 use pelton_model::{ConnectionId, ShardId};
 use pelton_shard::disk::{DiskDone, DiskError, Ticket};
-use pelton_shard::{Event, LogLevel};
+use pelton_shard::{Event, LogLevel, peer};
 
 use crate::log::Logger;
 use crate::meter::{self, Meter};
@@ -48,6 +48,8 @@ pub struct Context {
     pub ring: Ring,
     pub ops: Slab<Op>,
     pub events: VecDeque<Event>,
+    /// What happened to connections of other nodes.
+    pub peer_events: VecDeque<peer::Event>,
     /// Connections waiting for a file that is now open (or failed, with the reason).
     pub opened: Vec<(ConnectionId, Result<(), String>)>,
     /// Pieces whose file is open now, or not.

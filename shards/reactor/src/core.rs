@@ -5,6 +5,8 @@ use std::sync::Arc;
 use pelton_model::{BrokerConfig, Now, ShardId};
 use pelton_shard::{DiskImage, Effect, Event, Shard};
 
+use crate::peers::{PeerNews, PeerOrder};
+
 /// A shard's state machine: events in, effects out.
 pub trait Core: Sized + 'static {
     /// Starts from what is on disk; the error is text for the operator, with cause and remedy.
@@ -25,6 +27,14 @@ pub trait Core: Sized + 'static {
 
     /// Monotonic nanoseconds of the next `Tick` wanted.
     fn deadline(&self) -> Option<u64>;
+
+    /// Takes news of other nodes. A machine that knows of none has no plan for peers, and gets none.
+    fn handle_peer(&mut self, _now: Now, _news: PeerNews, _out: &mut Vec<Effect>) {}
+
+    /// What it wants of other nodes; asked for after each of the calls above.
+    fn take_peer_order(&mut self) -> Option<PeerOrder> {
+        None
+    }
 }
 
 impl Core for Shard {

@@ -25,6 +25,7 @@ use crate::listen::Reserved;
 use crate::mailbox::{Command, Mailbox};
 use crate::meter;
 use crate::ops::Op;
+use crate::peers::PeerSide;
 use crate::ring::Completion;
 use crate::segments::Segments;
 use crate::send::Way;
@@ -92,6 +93,8 @@ pub struct Driver<C> {
     pub journal: Journal,
     pub mailbox: Mailbox<Parcel>,
     pub core: C,
+    /// Other nodes; none for a node alone.
+    pub peers: Option<PeerSide>,
     pub config: Arc<BrokerConfig>,
     /// The listener to open when all shards are ready.
     pub reserved: Option<Reserved>,
@@ -110,6 +113,8 @@ pub struct State {
     opened: bool,
     stopping: bool,
     stopped: bool,
+    /// The loop is over: nothing begins any more.
+    finishing: bool,
     /// Whose turn it is to get a connection (one listener for all shards).
     next_shard: usize,
     /// When there was last something to do.
@@ -123,6 +128,9 @@ impl<C: Core> Driver<C> {
     pub async fn run(mut self, on_ready: impl FnOnce()) -> Result<(), String> {
         let mut on_ready = Some(on_ready);
         self.state.now = clock::now();
+        if let Some(peers) = &mut self.peers {
+            peers.start(&mut self.context, &mut self.sockets, self.state.now.monotonic_ns)?;
+        }
         self.perform_effects();
         loop {
             self.turn()?;
@@ -151,6 +159,7 @@ impl<C: Core> Driver<C> {
         self.take_mail();
         self.take_command();
         self.take_time();
+        self.take_peers();
         if !self.context.events.is_empty() {
             self.state.worked_ns = now.monotonic_ns;
         }
@@ -168,6 +177,7 @@ impl<C: Core> Driver<C> {
         meter::add(&self.context.meter.messages_delayed, waiting as u64);
         self.context.ring.enter().map_err(|error| format!("io_uring_enter: {error}"))?;
         self.flush_bulk();
+        self.take_peers();
         self.context.meter.turn(clock::monotonic_ns() - now.monotonic_ns);
         self.state.failed.take().map_or(Ok(()), Err)
     }
@@ -188,12 +198,19 @@ impl<C: Core> Driver<C> {
     fn complete(&mut self, Completion { name, result, flags }: Completion) {
         if io_uring::cqueue::more(flags) {
             // Only accepting completes more than once.
-            return self.accepted(result, flags);
+            let of_peers = matches!(self.context.ops.get_mut(name), Some(Op::AcceptPeer));
+            return if of_peers { self.accepted_peer(result, flags) } else { self.accepted(result, flags) };
         }
         let Some(op) = self.context.ops.remove(name) else { return };
         let context = &mut self.context;
         match op {
             Op::Accept => self.accepted(result, flags),
+            Op::AcceptPeer => self.accepted_peer(result, flags),
+            Op::Connect { attempt, socket, .. } => {
+                if let Some(peers) = &mut self.peers {
+                    peers.handle_connect(context, &mut self.sockets, attempt, socket, result);
+                }
+            }
             Op::Receive { connection, buffer } => {
                 self.sockets.handle_receive(context, connection, buffer, result, flags);
             }
@@ -222,7 +239,7 @@ impl<C: Core> Driver<C> {
 
     fn accepted(&mut self, result: i32, flags: u32) {
         let (stopping, now_ns) = (self.state.stopping, self.state.now.monotonic_ns);
-        let fd = self.sockets.handle_accept(&mut self.context, result, flags, stopping, now_ns);
+        let fd = self.sockets.acceptor.handle(&mut self.context, result, flags, stopping, now_ns);
         let Some(fd) = fd else { return };
         let shards = self.mailbox.mesh().shards();
         if self.config.mode == ListenerMode::Single && shards > 1 {
@@ -233,6 +250,19 @@ impl<C: Core> Driver<C> {
             }
         }
         self.sockets.adopt(&mut self.context, fd);
+    }
+
+    fn accepted_peer(&mut self, result: i32, flags: u32) {
+        let (over, now_ns) = (self.state.finishing, self.state.now.monotonic_ns);
+        if let Some(peers) = &mut self.peers {
+            peers.handle_accept(&mut self.context, &mut self.sockets, (result, flags), over, now_ns);
+        }
+    }
+
+    fn take_peers(&mut self) {
+        if let Some(peers) = &mut self.peers {
+            peers.turn(&mut self.context, &mut self.sockets, self.state.now.monotonic_ns);
+        }
     }
 
     fn take_mail(&mut self) {
@@ -251,7 +281,7 @@ impl<C: Core> Driver<C> {
         match self.mailbox.command() {
             Command::Stop if !self.state.stopping => {
                 self.state.stopping = true;
-                self.sockets.stop_listening(&mut self.context);
+                self.sockets.acceptor.stop(&mut self.context);
                 self.context.events.push_back(Event::Stop);
             }
             _ => {}
@@ -269,6 +299,10 @@ impl<C: Core> Driver<C> {
     fn deliver(&mut self) {
         while let Some(event) = self.context.events.pop_front() {
             self.core.handle(self.state.now, event, &mut self.effects);
+            self.perform_effects();
+        }
+        while let Some(news) = self.peers.as_mut().and_then(|peers| peers.news.pop_front()) {
+            self.core.handle_peer(self.state.now, news, &mut self.effects);
             self.perform_effects();
         }
     }
@@ -292,6 +326,10 @@ impl<C: Core> Driver<C> {
             self.perform(effect);
         }
         self.effects = effects;
+        let Some(peers) = &mut self.peers else { return };
+        while let Some(order) = self.core.take_peer_order() {
+            peers.order(&mut self.context, &mut self.sockets, self.state.now.monotonic_ns, order);
+        }
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -387,7 +425,7 @@ impl<C: Core> Driver<C> {
         if let Some(reserved) = self.reserved.take() {
             let address = reserved.address;
             match reserved.open() {
-                Ok(listener) => self.sockets.listen(&mut self.context, listener),
+                Ok(listener) => self.sockets.acceptor.listen(&mut self.context, listener),
                 Err(error) => self.state.failed = Some(format!("cannot listen on {address}: {error}")),
             }
         }
@@ -401,6 +439,8 @@ impl<C: Core> Driver<C> {
 
     fn is_busy(&mut self) -> bool {
         !self.context.events.is_empty()
+            || !self.context.peer_events.is_empty()
+            || self.peers.as_ref().is_some_and(PeerSide::has_work)
             || !self.sockets.dirty.is_empty()
             || !self.sockets.bulk.is_empty()
             || !self.context.opened.is_empty()
@@ -422,7 +462,8 @@ impl<C: Core> Driver<C> {
     }
 
     fn deadline(&self) -> Option<u64> {
-        [self.core.deadline(), self.sockets.deadline()].into_iter().flatten().min()
+        let peers = self.peers.as_ref().and_then(PeerSide::deadline);
+        [self.core.deadline(), self.sockets.deadline(), peers].into_iter().flatten().min()
     }
 
     /// Looks for work without sleeping, for as long as the configuration allows after the last work. True if there is
@@ -480,9 +521,13 @@ impl<C: Core> Driver<C> {
     /// Ends connections and waits for the kernel to let go of our memory.
     async fn finish(mut self) -> Result<(), String> {
         self.state.stopping = true;
+        self.state.finishing = true;
         self.reserved = None;
+        if let Some(peers) = &mut self.peers {
+            peers.stop(&mut self.context);
+        }
         self.sockets.kill_all(&mut self.context);
-        self.sockets.stop_listening(&mut self.context);
+        self.sockets.acceptor.stop(&mut self.context);
         self.segments.files.forget_all();
         self.segments.files.close_unused(&mut self.context);
         if let Some(name) = self.state.bell {
@@ -498,6 +543,7 @@ impl<C: Core> Driver<C> {
             }
             self.take_completions();
             self.context.events.clear();
+            self.context.peer_events.clear();
             self.segments.files.close_unused(&mut self.context);
             let_executor_run().await;
             self.context.ring.wait(Some(1_000_000)).map_err(|error| format!("io_uring_enter: {error}"))?;

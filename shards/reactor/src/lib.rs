@@ -4,6 +4,7 @@
 //! Decides nothing about records: what to write, answer or close is the shard's word. Nothing here may block a shard's
 //! thread (DESIGN section 3). `unsafe` is allowed, each block says why it is sound.
 
+mod acceptor;
 mod append;
 mod buffers;
 mod clock;
@@ -20,6 +21,8 @@ mod mailbox_tests;
 mod mapping;
 mod meter;
 mod ops;
+mod peer_dials;
+mod peers;
 mod pieces;
 mod receive;
 mod ring;
@@ -28,6 +31,7 @@ mod self_test;
 mod send;
 mod send_pieces;
 mod slab;
+mod socket_name;
 mod sockets;
 mod splice;
 mod start;
@@ -36,5 +40,6 @@ mod sync;
 pub use crate::core::Core;
 pub use crate::log::{Logger, log_to_stderr};
 pub use crate::meter::Counters;
+pub use crate::peers::{PeerNews, PeerOrder, PeerPlan};
 pub use crate::self_test::{Report, SelfTestError, self_test};
 pub use crate::start::{Running, ShardPlan, StartError, StopError, start, start_core};

@@ -3,7 +3,9 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
+
+use crate::socket_name::SocketName;
 
 /// Connections the kernel queues before they are accepted.
 const BACKLOG: libc::c_int = 4096;
@@ -24,58 +26,35 @@ fn set(fd: RawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -
     if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn bind(fd: RawFd, address: SocketAddr) -> io::Result<()> {
-    let code = match address {
-        SocketAddr::V4(v4) => {
-            let name = libc::sockaddr_in {
-                sin_family: libc::AF_INET as u16,
-                sin_port: v4.port().to_be(),
-                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
-                sin_zero: [0; 8],
-            };
-            // SAFETY: a live sockaddr_in and its size.
-            unsafe { libc::bind(fd, (&raw const name).cast(), size_of_val(&name) as u32) }
+/// Options of connections, inherited by accepted ones: TCP_NODELAY, and the congestion control named by
+/// PELTON_TCP_CONGESTION if any.
+pub fn configure(fd: RawFd) -> io::Result<()> {
+    set(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    if let Ok(name) = std::env::var("PELTON_TCP_CONGESTION") {
+        let (level, option) = (libc::IPPROTO_TCP, libc::TCP_CONGESTION);
+        // SAFETY: pointer and length are of one live string.
+        let code = unsafe { libc::setsockopt(fd, level, option, name.as_ptr().cast(), name.len() as u32) };
+        if code < 0 {
+            let error = io::Error::last_os_error();
+            return Err(io::Error::new(error.kind(), format!("PELTON_TCP_CONGESTION={name}: {error}")));
         }
-        SocketAddr::V6(v6) => {
-            let name = libc::sockaddr_in6 {
-                sin6_family: libc::AF_INET6 as u16,
-                sin6_port: v6.port().to_be(),
-                sin6_flowinfo: v6.flowinfo(),
-                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
-                sin6_scope_id: v6.scope_id(),
-            };
-            // SAFETY: a live sockaddr_in6 and its size.
-            unsafe { libc::bind(fd, (&raw const name).cast(), size_of_val(&name) as u32) }
-        }
-    };
-    if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+    Ok(())
 }
 
 impl Reserved {
-    /// Binds `address`. Options set here are inherited by every accepted connection: TCP_NODELAY, and the congestion
-    /// control named by PELTON_TCP_CONGESTION if any.
+    /// Binds `address`. Options set here are inherited by every accepted connection, see [`configure`].
     pub fn new(address: SocketAddr) -> io::Result<Reserved> {
-        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        // SAFETY: a plain system call.
-        let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
-        if fd < 0 {
+        let name = SocketName::from(address);
+        let listener = TcpListener::from(name.stream_socket()?);
+        let fd = listener.as_raw_fd();
+        set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        configure(fd)?;
+        let (pointer, length) = name.raw();
+        // SAFETY: pointer and length are of the live name.
+        if unsafe { libc::bind(fd, pointer, length) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: fresh, no other owner.
-        let listener = TcpListener::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-        set(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-        if let Ok(name) = std::env::var("PELTON_TCP_CONGESTION") {
-            let (level, option) = (libc::IPPROTO_TCP, libc::TCP_CONGESTION);
-            // SAFETY: pointer and length are of one live string.
-            let code =
-                unsafe { libc::setsockopt(fd, level, option, name.as_ptr().cast(), name.len() as u32) };
-            if code < 0 {
-                let error = io::Error::last_os_error();
-                return Err(io::Error::new(error.kind(), format!("PELTON_TCP_CONGESTION={name}: {error}")));
-            }
-        }
-        bind(fd, address)?;
         let address = listener.local_addr()?;
         Ok(Reserved { listener, address })
     }

@@ -68,6 +68,18 @@ counters! {
     messages_received,
     /// Messages that found the ring to the other shard full and waited.
     messages_delayed,
+    /// Connections to and from shards of other nodes now, proven or not.
+    peer_connections,
+    /// Bytes received from other nodes.
+    peer_received_bytes,
+    /// Bytes sent to other nodes.
+    peer_sent_bytes,
+    /// Frames from other nodes.
+    peer_frames_received,
+    /// Frames for other nodes.
+    peer_frames_sent,
+    /// Frames for other nodes that were dropped: no connection, or too much waited.
+    peer_frames_dropped,
 }
 
 /// Adds to a counter that only this thread writes.

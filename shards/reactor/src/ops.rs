@@ -2,6 +2,7 @@
 //! also when nobody wants the result any more. Never dropped before that.
 
 use std::ffi::CString;
+use std::net::TcpStream;
 use std::rc::Rc;
 
 use pelton_model::ConnectionId;
@@ -11,11 +12,16 @@ use crate::files::{File, Key};
 use crate::journal::JournalJob;
 use crate::pieces::PieceRead;
 use crate::segments::SegmentJob;
+use crate::socket_name::SocketName;
 
 /// One operation in flight.
 pub enum Op {
     /// Accepting, many times.
     Accept,
+    /// The same for other nodes.
+    AcceptPeer,
+    /// Connecting to another node.
+    Connect { attempt: u64, socket: TcpStream, name: Box<SocketName> },
     /// Receiving into a pooled buffer of the kernel's choice (`None`) or into one of our own.
     Receive { connection: ConnectionId, buffer: Option<FrameBuffer> },
     /// Waiting until a connection takes bytes again.

@@ -2,9 +2,10 @@
 
 use std::os::fd::AsRawFd;
 
+use bytes::Bytes;
 use io_uring::{cqueue, opcode, squeue, types};
 use pelton_model::ConnectionId;
-use pelton_shard::{Event, LogLevel, ReceiveMode};
+use pelton_shard::{Event, LogLevel, ReceiveMode, peer};
 
 use crate::buffers::{BUFFER_BYTES, BUFFER_GROUP, FrameBuffer};
 use crate::context::Context;
@@ -14,6 +15,8 @@ use crate::sockets::Sockets;
 
 /// IORING_RECVSEND_POLL_FIRST: wait for bytes before trying; saves a failing try when none can be there yet.
 const POLL_FIRST: u16 = 1;
+/// A peer's long message is received in steps of this many bytes, so that a slow one is told from a silent one.
+const PEER_STEP_BYTES: usize = 1 << 20;
 /// Our own buffer when the pool is empty.
 const SPARE_BYTES: usize = 16 * 1024;
 
@@ -30,9 +33,8 @@ impl Sockets {
         }
         if let Some(buffer) = buffer {
             if buffer.is_full() {
-                let bytes = buffer.freeze();
-                context.events.push_back(Event::Received { connection: id, bytes });
-                return;
+                let (of_peer, bytes) = (connection.peer, buffer.freeze());
+                return received(context, of_peer, id, bytes);
             }
             return self.receive_into(context, id, buffer);
         }
@@ -53,7 +55,7 @@ impl Sockets {
         let Some(connection) = self.live(id) else { return };
         let (pointer, rest) = buffer.rest();
         let exact = if buffer.whole { libc::MSG_WAITALL } else { 0 };
-        let length = rest.min(1 << 30) as u32;
+        let length = rest.min(if connection.peer { PEER_STEP_BYTES } else { 1 << 30 }) as u32;
         let fd = types::Fd(connection.socket.as_raw_fd());
         let entry = opcode::Recv::new(fd, pointer, length).flags(exact).build();
         connection.ops += 1;
@@ -77,6 +79,7 @@ impl Sockets {
         let Some(connection) = self.finish_op(context, id) else { return };
         connection.receiving = None;
         connection.more_waits = cqueue::sock_nonempty(flags);
+        let of_peer = connection.peer;
         match -result {
             libc::ENOBUFS => {
                 meter::add(&context.meter.receive_buffer_misses, 1);
@@ -94,12 +97,17 @@ impl Sockets {
             errno if errno >= 0 => return self.kill(context, id, None),
             _ => {}
         }
-        meter::add(&context.meter.received_bytes, result as u64);
+        let counted =
+            if of_peer { &context.meter.peer_received_bytes } else { &context.meter.received_bytes };
+        meter::add(counted, result as u64);
         let bytes = match (buffer, pooled) {
             (Some(mut buffer), _) => {
                 // SAFETY: the kernel reported that many bytes written where `rest` pointed.
                 unsafe { buffer.advance(result as usize) };
                 if buffer.whole && !buffer.is_full() {
+                    if of_peer {
+                        context.peer_events.push_back(peer::Event::Progress { connection: id });
+                    }
                     return self.receive_into(context, id, buffer);
                 }
                 buffer.freeze()
@@ -107,7 +115,17 @@ impl Sockets {
             (None, Some(bytes)) => bytes,
             (None, None) => return self.kill(context, id, Some("the kernel named no receive buffer")),
         };
-        meter::add(&context.meter.receives, 1);
-        context.events.push_back(Event::Received { connection: id, bytes });
+        if !of_peer {
+            meter::add(&context.meter.receives, 1);
+        }
+        received(context, of_peer, id, bytes);
+    }
+}
+
+fn received(context: &mut Context, of_peer: bool, connection: ConnectionId, bytes: Bytes) {
+    if of_peer {
+        context.peer_events.push_back(peer::Event::Received { connection, bytes });
+    } else {
+        context.events.push_back(Event::Received { connection, bytes });
     }
 }

@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use bytes::{Buf, Bytes};
 use io_uring::{opcode, types};
 use pelton_model::{ConnectionId, FetchPath};
-use pelton_shard::{Event, SendPart, SendParts};
+use pelton_shard::{Event, SendPart, SendParts, peer};
 
 use crate::context::Context;
 use crate::meter;
@@ -112,6 +112,9 @@ impl Sockets {
 
     fn flush_one(&mut self, context: &mut Context, way: &mut Way<'_>, id: ConnectionId) -> usize {
         let mut sent = 0;
+        let Some(of_peer) = self.connections.get_mut(id.0).map(|connection| connection.peer) else {
+            return 0;
+        };
         let broken = loop {
             let Some(connection) = self.connections.get_mut(id.0) else { return sent };
             // A step that sent something may have found the socket full after that: one wait at a time, for a second
@@ -136,7 +139,7 @@ impl Sockets {
                 Step::Broken(reason) => break Some(reason),
             }
         };
-        self.report(context, id, sent);
+        report(context, of_peer, id, sent);
         if let Some(reason) = broken {
             self.kill(context, id, reason.as_deref());
             return sent;
@@ -148,16 +151,10 @@ impl Sockets {
         if !connection.queue.is_empty() {
             self.touch(id);
         } else if let Some(reason) = connection.close.take() {
-            self.kill(context, id, Some(&reason));
+            // Of peers it is in the log already.
+            self.kill(context, id, (!of_peer).then_some(reason.as_str()));
         }
         sent
-    }
-
-    fn report(&mut self, context: &mut Context, id: ConnectionId, bytes: usize) {
-        if bytes > 0 {
-            meter::add(&context.meter.sent_bytes, bytes as u64);
-            context.events.push_back(Event::Sent { connection: id, bytes });
-        }
     }
 
     /// A connection can send again.
@@ -166,6 +163,19 @@ impl Sockets {
             connection.send_waits = false;
             self.touch(id);
         }
+    }
+}
+
+fn report(context: &mut Context, of_peer: bool, connection: ConnectionId, bytes: usize) {
+    if bytes == 0 {
+        return;
+    }
+    if of_peer {
+        meter::add(&context.meter.peer_sent_bytes, bytes as u64);
+        context.peer_events.push_back(peer::Event::Sent { connection, bytes });
+    } else {
+        meter::add(&context.meter.sent_bytes, bytes as u64);
+        context.events.push_back(Event::Sent { connection, bytes });
     }
 }
 

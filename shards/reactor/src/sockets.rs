@@ -1,16 +1,16 @@
-//! Client connections: their table, their life from accept to the last operation reaped, and the listener.
-//! Bytes are moved by `receive`, `send` and `splice`; what they mean is the shard's business.
+//! Connections: their table, and their life from accept or dial to the last operation reaped.
+//! Bytes are moved by `receive`, `send` and `splice`; what they mean is the shard's business, of peers that of `peers`.
 
 use std::collections::VecDeque;
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use io_uring::{cqueue, opcode, types};
 use pelton_model::ConnectionId;
 use pelton_shard::disk::SegmentFile;
-use pelton_shard::{Event, LogLevel, SendPart};
+use pelton_shard::{Event, LogLevel, SendPart, peer};
 
+use crate::acceptor::Acceptor;
 use crate::buffers::{FramePool, ReceiveBuffers};
 use crate::context::Context;
 use crate::files::File;
@@ -20,8 +20,6 @@ use crate::pieces::Pieces;
 use crate::slab::Slab;
 use crate::splice::{Pipe, Pipes};
 
-/// Out of descriptors or memory: accept again after this long, nanoseconds.
-const ACCEPT_PAUSE_NS: u64 = 100_000_000;
 /// A closing connection whose peer does not take what is queued is cut off after this long, nanoseconds.
 const CLOSE_LINGER_NS: u64 = 30_000_000_000;
 
@@ -29,6 +27,8 @@ const CLOSE_LINGER_NS: u64 = 30_000_000_000;
 pub struct Connection {
     pub id: ConnectionId,
     pub socket: TcpStream,
+    /// Of another node: what happens to it is told to `peers`, not to the shard.
+    pub peer: bool,
     /// Operations in flight that name this connection; it is kept until there are none.
     pub ops: u32,
     /// The receive in flight, if any.
@@ -63,9 +63,10 @@ pub struct Sockets {
     pub dirty: Vec<ConnectionId>,
     /// Those of them with much to send, in the order of their turns.
     pub bulk: VecDeque<ConnectionId>,
-    listener: Option<TcpListener>,
-    accepting: Option<u64>,
-    accept_again_ns: Option<u64>,
+    /// The listener for clients.
+    pub acceptor: Acceptor,
+    /// Connections of other nodes among all.
+    peers: usize,
     /// Connections asked to close, with the time they are cut off at; in order of time.
     lingering: VecDeque<(u64, ConnectionId)>,
 }
@@ -81,9 +82,8 @@ impl Sockets {
             pieces: Pieces::default(),
             dirty: Vec::new(),
             bulk: VecDeque::new(),
-            listener: None,
-            accepting: None,
-            accept_again_ns: None,
+            acceptor: Acceptor::new(|| Op::Accept),
+            peers: 0,
             lingering: VecDeque::new(),
         }
     }
@@ -113,70 +113,29 @@ impl Sockets {
         })
     }
 
-    /// Starts accepting on `listener`.
-    pub fn listen(&mut self, context: &mut Context, listener: TcpListener) {
-        self.listener = Some(listener);
-        self.accept(context);
-    }
-
-    fn accept(&mut self, context: &mut Context) {
-        self.accept_again_ns = None;
-        if self.accepting.is_some() {
-            return;
-        }
-        let Some(listener) = &self.listener else { return };
-        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        let entry = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd())).flags(flags).build();
-        // SAFETY: names no memory; the listener is closed only after this operation is done.
-        self.accepting = Some(unsafe { context.start(Op::Accept, |_| entry) });
-    }
-
-    /// Takes no further connections; those that wait in the kernel are refused.
-    pub fn stop_listening(&mut self, context: &mut Context) {
-        self.accept_again_ns = None;
-        match self.accepting {
-            Some(name) => context.cancel(name),
-            None => self.listener = None,
-        }
-    }
-
-    /// An accept operation reported. Returns the new socket.
-    pub fn handle_accept(
-        &mut self,
-        context: &mut Context,
-        result: i32,
-        flags: u32,
-        stopping: bool,
-        now_ns: u64,
-    ) -> Option<OwnedFd> {
-        if !cqueue::more(flags) {
-            self.accepting = None;
-            if stopping {
-                self.listener = None;
-            } else if matches!(-result, libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) {
-                context.log(
-                    LogLevel::Warn,
-                    format!(
-                        "cannot accept connections: {}; raise the limit of open files (ulimit -n, LimitNOFILE)",
-                        std::io::Error::from_raw_os_error(-result)
-                    ),
-                );
-                self.accept_again_ns = Some(now_ns + ACCEPT_PAUSE_NS);
-            } else {
-                self.accept(context);
-            }
-        }
-        // SAFETY: a descriptor the kernel has just made for us.
-        (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) })
-    }
-
     /// Takes a new connection in and tells the shard.
     pub fn adopt(&mut self, context: &mut Context, fd: OwnedFd) {
         let socket = TcpStream::from(fd);
         let peer = socket.peer_addr().map_or_else(|_| "unknown".to_string(), |peer| peer.to_string());
+        let connection = self.insert(socket, false);
+        meter::add(&context.meter.connections_accepted, 1);
+        self.count(context);
+        context.events.push_back(Event::Accepted { connection, peer });
+    }
+
+    /// Takes in a connection of another node, accepted or dialed.
+    pub fn adopt_peer(&mut self, context: &mut Context, socket: TcpStream) -> ConnectionId {
+        self.peers += 1;
+        let connection = self.insert(socket, true);
+        self.count(context);
+        connection
+    }
+
+    fn insert(&mut self, socket: TcpStream, peer: bool) -> ConnectionId {
         let id = ConnectionId(self.connections.insert(Connection {
             id: ConnectionId(0),
             socket,
+            peer,
             ops: 0,
             receiving: None,
             more_waits: false,
@@ -193,13 +152,13 @@ impl Sockets {
         if let Some(connection) = self.connections.get_mut(id.0) {
             connection.id = id;
         }
-        meter::add(&context.meter.connections_accepted, 1);
-        self.count(context);
-        context.events.push_back(Event::Accepted { connection: id, peer });
+        id
     }
 
     fn count(&self, context: &Context) {
-        context.meter.connections.store(self.connections.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        let order = std::sync::atomic::Ordering::Relaxed;
+        context.meter.connections.store((self.connections.len() - self.peers) as u64, order);
+        context.meter.peer_connections.store(self.peers as u64, order);
     }
 
     /// Closes once everything queued is sent.
@@ -242,8 +201,13 @@ impl Sockets {
             {
                 self.pipes.put(pipe);
             }
+            self.peers -= usize::from(connection.peer);
             self.count(context);
-            context.events.push_back(Event::Closed { connection: id });
+            if connection.peer {
+                context.peer_events.push_back(peer::Event::Closed { connection: id });
+            } else {
+                context.events.push_back(Event::Closed { connection: id });
+            }
         }
     }
 
@@ -260,9 +224,7 @@ impl Sockets {
 
     /// Does what is due by `now_ns`.
     pub fn handle_time(&mut self, context: &mut Context, now_ns: u64) {
-        if self.accept_again_ns.is_some_and(|at| at <= now_ns) {
-            self.accept(context);
-        }
+        self.acceptor.handle_time(context, now_ns);
         self.pieces.handle_time(now_ns);
         while let Some((at, id)) = self.lingering.front().copied() {
             if self.live(id).is_none() {
@@ -279,7 +241,7 @@ impl Sockets {
     /// When [`Sockets::handle_time`] is next due.
     pub fn deadline(&self) -> Option<u64> {
         let linger = self.lingering.front().map(|(at, _)| *at);
-        [linger, self.accept_again_ns, self.pieces.deadline()].into_iter().flatten().min()
+        [linger, self.acceptor.deadline(), self.pieces.deadline()].into_iter().flatten().min()
     }
 
     /// Ends every connection, for the end of the shard.

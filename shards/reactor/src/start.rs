@@ -22,6 +22,7 @@ use crate::listen::Reserved;
 use crate::log::Logger;
 use crate::mailbox::{Command, Mailbox, Mesh};
 use crate::meter::{Counters, Meter};
+use crate::peers::{PeerPlan, PeerSide};
 use crate::ring::Ring;
 use crate::segments::Segments;
 use crate::sockets::Sockets;
@@ -45,6 +46,8 @@ pub struct ShardPlan {
     pub partitions_directory: PathBuf,
     /// Where it listens; None when another shard listens for it. Port 0 = the kernel's choice.
     pub listen: Option<SocketAddr>,
+    /// How it meets the shards of other nodes; None for a node alone.
+    pub peers: Option<PeerPlan>,
 }
 
 /// Why the shards cannot start.
@@ -53,6 +56,16 @@ pub enum StartError {
     /// An address cannot be had.
     #[error("cannot listen on {address}: {cause}; choose another address (--kafka) or stop what uses it")]
     Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's word.
+        cause: io::Error,
+    },
+    /// The address for other nodes cannot be had.
+    #[error(
+        "cannot listen for nodes on {address}: {cause}; stop what uses it, or give this node another address (--cluster)"
+    )]
+    ListenForPeers {
         /// The address.
         address: SocketAddr,
         /// The system's word.
@@ -86,11 +99,18 @@ pub struct StopError {
     pub text: String,
 }
 
+/// The ports of a shard, bound and not open yet.
+struct Listeners {
+    clients: Option<Reserved>,
+    peers: Option<Reserved>,
+}
+
 /// The shards of this process, running.
 pub struct Running {
     mesh: Arc<Mesh<Parcel>>,
     threads: Vec<ExecutorJoinHandle<Result<(), String>>>,
     addresses: Vec<Option<SocketAddr>>,
+    peer_addresses: Vec<Option<SocketAddr>>,
     meters: Vec<Arc<Meter>>,
     log: Logger,
 }
@@ -109,14 +129,22 @@ pub fn start_core<C: Core>(
     let mut reserved = Vec::new();
     for plan in &plans {
         let bind = |address| Reserved::new(address).map_err(|cause| StartError::Listen { address, cause });
-        reserved.push(plan.listen.map(bind).transpose()?);
+        let for_peers = plan.peers.as_ref().map(|peers| {
+            let address = peers.listen;
+            Reserved::new(address).map_err(|cause| StartError::ListenForPeers { address, cause })
+        });
+        reserved
+            .push(Listeners { clients: plan.listen.map(bind).transpose()?, peers: for_peers.transpose()? });
     }
     let mesh = Mesh::new(plans.len()).map_err(|error| StartError::Executor {
         shard: 0,
         text: format!("eventfd: {error}; raise ulimit -n"),
     })?;
-    let addresses = reserved.iter().map(|reserved| reserved.as_ref().map(|r| r.address)).collect();
-    let mut running = Running { mesh, threads: Vec::new(), addresses, meters: Vec::new(), log };
+    let of = |reserved: &Option<Reserved>| reserved.as_ref().map(|reserved| reserved.address);
+    let addresses = reserved.iter().map(|listeners| of(&listeners.clients)).collect();
+    let peer_addresses = reserved.iter().map(|listeners| of(&listeners.peers)).collect();
+    let mut running =
+        Running { mesh, threads: Vec::new(), addresses, peer_addresses, meters: Vec::new(), log };
     let (report, reports) = mpsc::channel();
     let shards = plans.len();
     for (plan, reserved) in plans.into_iter().zip(reserved) {
@@ -145,7 +173,7 @@ impl Running {
         &mut self,
         plan: ShardPlan,
         config: Arc<BrokerConfig>,
-        reserved: Option<Reserved>,
+        reserved: Listeners,
         report: Report,
     ) -> Result<(), StartError> {
         let shard = plan.shard;
@@ -185,6 +213,11 @@ impl Running {
     /// Where each shard listens, by shard.
     pub fn addresses(&self) -> &[Option<SocketAddr>] {
         &self.addresses
+    }
+
+    /// Where each shard listens for other nodes, by shard.
+    pub fn peer_addresses(&self) -> &[Option<SocketAddr>] {
+        &self.peer_addresses
     }
 
     /// Each shard's counters, by shard.
@@ -229,7 +262,7 @@ impl Running {
 fn prepare<C: Core>(
     plan: ShardPlan,
     config: Arc<BrokerConfig>,
-    reserved: Option<Reserved>,
+    reserved: Listeners,
     mesh: Arc<Mesh<Parcel>>,
     meter: Arc<Meter>,
     log: Logger,
@@ -256,6 +289,7 @@ fn prepare<C: Core>(
         ring,
         ops: Default::default(),
         events: Default::default(),
+        peer_events: Default::default(),
         opened: Vec::new(),
         opened_pieces: Vec::new(),
         writes: Vec::new(),
@@ -273,8 +307,9 @@ fn prepare<C: Core>(
         journal,
         mailbox: Mailbox::new(mesh, me),
         core,
+        peers: plan.peers.zip(reserved.peers).map(|(plan, reserved)| PeerSide::new(plan, reserved, seed())),
         config,
-        reserved,
+        reserved: reserved.clients,
         effects,
         state: State::default(),
     })

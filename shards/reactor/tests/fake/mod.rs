@@ -298,6 +298,7 @@ pub fn try_start(directory: &std::path::Path, config: BrokerConfig) -> Result<Ru
             partitions_directory: directory.join("partitions"),
             listen: (config.mode == ListenerMode::Direct || shard == 0)
                 .then(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+            peers: None,
         })
         .collect();
     std::fs::create_dir_all(directory).unwrap();

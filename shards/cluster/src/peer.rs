@@ -9,6 +9,7 @@
 mod backoff;
 mod cutter;
 pub mod hello;
+mod known;
 mod link;
 mod log_gate;
 pub mod proof;
@@ -23,6 +24,7 @@ use uuid::Uuid;
 
 pub use cutter::{Cutter, Kind, Want, message};
 pub use hello::Identity;
+pub use known::{PEER_ENDPOINT, known_peers};
 pub use proof::{NONCE_BYTES, Nonce, Secret};
 pub use refusal::Refusal;
 pub use table::{Counts, Peers};

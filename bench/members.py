@@ -94,8 +94,14 @@ def produce_frame(correlation):
     return frame(0, 3, correlation, body)
 
 
-def produce(port, seconds):
-    """Closed loop; sorted microseconds."""
+def cpu_ns(pid):
+    """What all threads of a process have run, nanoseconds."""
+    return sum(int(f.read_text().split()[0]) for f in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"))
+
+
+def produce(port, seconds, pid):
+    """Closed loop; sorted microseconds, and the broker's share of its core meanwhile."""
+    began_ns, ran_ns = time.monotonic_ns(), cpu_ns(pid)
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
     sock, took, until = connect(port), [], time.monotonic() + seconds
     data = produce_frame(1)
@@ -108,7 +114,7 @@ def produce(port, seconds):
         if error:
             sys.exit(f"produce: error {error}")
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    return sorted(took)
+    return sorted(took), (cpu_ns(pid) - ran_ns) / (time.monotonic_ns() - began_ns)
 
 
 class Storm:
@@ -222,9 +228,10 @@ def storm(port, count, protocol, seconds, ready):
           f"answered, longest {times[-1] * 1000:.0f} ms, {members.failed} refused", flush=True)
 
 
-def row(name, took):
+def row(name, produced):
+    took, share = produced
     at = lambda q: took[min(len(took) - 1, int(len(took) * q))]
-    print(f"| {name} | {len(took)} | {at(0.5):.0f} | {at(0.99):.0f} | {at(0.999):.0f} | {took[-1]:.0f} |", flush=True)
+    print(f"| {name} | {len(took)} | {at(0.5):.0f} | {at(0.99):.0f} | {at(0.999):.0f} | {took[-1]:.0f} | {share * 100:.0f} |", flush=True)
 
 
 def main():
@@ -259,9 +266,9 @@ def main():
                 break
             time.sleep(0.1)
         time.sleep(0.5)
-        print("| produce while | requests | p50 us | p99 us | p99.9 us | max us |\n|---|---|---|---|---|---|")
-        produce(args.port, 1)
-        row("nothing else happens", produce(args.port, args.seconds))
+        print("| produce while | requests | p50 us | p99 us | p99.9 us | max us | broker CPU % |\n|---|---|---|---|---|---|---|")
+        produce(args.port, 1, broker.pid)
+        row("nothing else happens", produce(args.port, args.seconds, broker.pid))
         said = []
         for protocol in ("classic", "consumer"):
             ready = pathlib.Path(where) / protocol
@@ -275,10 +282,10 @@ def main():
                 if os.waitpid(child, os.WNOHANG)[0]:
                     sys.exit(f"the members of {protocol} have gone")
                 time.sleep(0.02)
-            row(f"{args.members} members join again and again, {protocol}", produce(args.port, args.seconds))
+            row(f"{args.members} members join again and again, {protocol}", produce(args.port, args.seconds, broker.pid))
             os.waitpid(child, 0)
             said.append(pathlib.Path(f"{where}/{protocol}.txt").read_text())
-        row("nothing else happens, again", produce(args.port, args.seconds))
+        row("nothing else happens, again", produce(args.port, args.seconds, broker.pid))
         print()
         print("".join(said))
     finally:

@@ -178,7 +178,7 @@ fn unclean(config: &mut StartConfig, value: &str) -> Result<(), String> {
 
 /// Shorthand for settings that are one bounded number in the broker's configuration.
 macro_rules! number {
-    ($name:literal, $($field:ident).+, $range:expr) => {
+    ($name:literal, $($field:tt).+, $range:expr) => {
         key($name, |config, value| {
             config.$($field).+ = integer(value, $range)? as _;
             Ok(())
@@ -257,6 +257,40 @@ pub const KEYS: &[Key] = &[
     number!("group.max.size", broker.group.group_max_size, 1..=INT_MAX),
     number!("group.consumer.session.timeout.ms", broker.group.consumer_session_timeout_ms, 1..=INT_MAX),
     number!("group.consumer.heartbeat.interval.ms", broker.group.consumer_heartbeat_interval_ms, 1..=INT_MAX),
+    number!(
+        "group.consumer.min.session.timeout.ms",
+        broker.group.consumer_session_timeout_bounds_ms.0,
+        1..=INT_MAX
+    ),
+    number!(
+        "group.consumer.max.session.timeout.ms",
+        broker.group.consumer_session_timeout_bounds_ms.1,
+        1..=INT_MAX
+    ),
+    number!(
+        "group.consumer.min.heartbeat.interval.ms",
+        broker.group.consumer_heartbeat_interval_bounds_ms.0,
+        1..=INT_MAX
+    ),
+    number!(
+        "group.consumer.max.heartbeat.interval.ms",
+        broker.group.consumer_heartbeat_interval_bounds_ms.1,
+        1..=INT_MAX
+    ),
+    number!(
+        "group.consumer.min.assignment.interval.ms",
+        broker.group.consumer_assignment_interval_bounds_ms.0,
+        0..=INT_MAX
+    ),
+    number!(
+        "group.consumer.max.assignment.interval.ms",
+        broker.group.consumer_assignment_interval_bounds_ms.1,
+        0..=INT_MAX
+    ),
+    key("group.consumer.assignment.interval.ms", |config, value| {
+        config.broker.group.consumer_assignment_interval_ms = Some(integer(value, 0..=INT_MAX)? as i32);
+        Ok(())
+    }),
     number!("group.consumer.max.size", broker.group.consumer_max_size, 1..=INT_MAX),
     number!(
         "group.consumer.regex.refresh.interval.ms",
@@ -353,10 +387,6 @@ pub const KEYS: &[Key] = &[
     idle("offsets.topic.replication.factor"),
     idle("offsets.topic.compression.codec"),
     idle("offsets.load.buffer.size"),
-    idle("group.consumer.min.session.timeout.ms"),
-    idle("group.consumer.max.session.timeout.ms"),
-    idle("group.consumer.min.heartbeat.interval.ms"),
-    idle("group.consumer.max.heartbeat.interval.ms"),
     idle("offsets.commit.timeout.ms"),
     idle("group.coordinator.rebalance.protocols"),
     idle("group.coordinator.threads"),

@@ -3,7 +3,7 @@
 
 mod group;
 
-pub use group::GROUP;
+pub use group::{GROUP, OF_ONE_GROUP};
 
 /// What values a setting takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

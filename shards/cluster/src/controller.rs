@@ -11,6 +11,7 @@ use pelton_model::{
 use uuid::Uuid;
 
 use crate::config_defs::{self, ConfigDef};
+use crate::group_configs;
 use crate::image::{MetadataImage, TopicImage};
 use crate::names;
 use crate::placement::{Placement, place_of};
@@ -401,6 +402,7 @@ pub fn alter_config(
     let def = match resource {
         ConfigResource::Topic(_) => known(name, config_defs::topic(name))?,
         ConfigResource::Broker(_) => broker_def(name)?,
+        ConfigResource::Group(_) => group_configs::known(name)?,
     };
     if alter == Alter::Delete {
         return Ok(set(resource.clone(), name, None));
@@ -417,6 +419,9 @@ pub fn alter_config(
         Alter::Append | Alter::Subtract => altered_list(image, resource, def, name, alter, value),
     };
     check_value(broker, def, name, &value)?;
+    if let ConfigResource::Group(_) = resource {
+        group_configs::check(&broker.group, name, &value)?;
+    }
     Ok(set(resource.clone(), name, Some(value)))
 }
 

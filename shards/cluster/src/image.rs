@@ -55,7 +55,10 @@ pub struct LeaderChange {
 pub struct MetadataImage {
     topics: BTreeMap<TopicId, TopicImage>,
     ids: BTreeMap<String, TopicId>,
+    /// Of topics and brokers.
     configs: BTreeMap<ConfigResource, BTreeMap<String, String>>,
+    /// Of groups.
+    group_configs: BTreeMap<String, BTreeMap<String, String>>,
     nodes: BTreeMap<NodeId, NodeRegistration>,
     reassigning: BTreeSet<PartitionKey>,
     partitions: usize,
@@ -106,12 +109,29 @@ impl MetadataImage {
 
     /// Settings made at run time.
     pub fn config(&self, resource: &ConfigResource, name: &str) -> Option<&str> {
-        self.configs.get(resource)?.get(name).map(String::as_str)
+        match resource {
+            ConfigResource::Group(group) => self.group_config(group, name),
+            _ => self.configs.get(resource)?.get(name).map(String::as_str),
+        }
+    }
+
+    /// A setting of a group's own.
+    pub fn group_config(&self, group: &str, name: &str) -> Option<&str> {
+        self.group_configs.get(group)?.get(name).map(String::as_str)
+    }
+
+    /// Groups that have settings of their own, in order.
+    pub fn groups_with_configs(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.group_configs.keys().map(String::as_str)
     }
 
     /// All settings of one resource made at run time.
     pub fn configs_of(&self, resource: &ConfigResource) -> BTreeMap<String, String> {
-        self.configs.get(resource).cloned().unwrap_or_default()
+        let configs = match resource {
+            ConfigResource::Group(group) => self.group_configs.get(group),
+            _ => self.configs.get(resource),
+        };
+        configs.cloned().unwrap_or_default()
     }
 
     /// First producer id nobody has.
@@ -224,14 +244,15 @@ impl MetadataImage {
                 }
             }
             MetadataRecord::Config { resource, name, value } => {
-                let configs = self.configs.entry(resource.clone()).or_default();
-                match value {
-                    Some(value) => configs.insert(name.clone(), value.clone()),
-                    None => configs.remove(name),
-                };
+                match resource {
+                    ConfigResource::Group(group) => set_config(&mut self.group_configs, group, name, value),
+                    _ => set_config(&mut self.configs, resource, name, value),
+                }
                 match resource {
                     ConfigResource::Topic(topic) => touched.topics.extend(self.ids.get(topic)),
                     ConfigResource::Broker(_) => touched.all_topics = true,
+                    // Coordinators look when they need it.
+                    ConfigResource::Group(_) => {}
                 }
             }
             MetadataRecord::ProducerIds { next } => self.next_producer_id = self.next_producer_id.max(*next),
@@ -312,7 +333,10 @@ impl MetadataImage {
                 append_record(&mut out, &MetadataRecord::Partition { key, state: partition.state() });
             }
         }
-        for (resource, configs) in &self.configs {
+        let groups =
+            self.group_configs.iter().map(|(id, configs)| (ConfigResource::Group(id.clone()), configs));
+        let others = self.configs.iter().map(|(resource, configs)| (resource.clone(), configs));
+        for (resource, configs) in others.chain(groups) {
             for (name, value) in configs {
                 let (resource, name) = (resource.clone(), name.clone());
                 let value = Some(value.clone());
@@ -344,4 +368,26 @@ impl MetadataImage {
 fn partitions_of(topic: &TopicImage) -> impl Iterator<Item = (PartitionKey, &PartitionImage)> {
     let key = |index| PartitionKey { topic_id: topic.id, partition: index };
     topic.partitions.iter().enumerate().map(move |(index, partition)| (key(index as i32), partition))
+}
+
+/// Sets or removes a setting; a resource without any is forgotten.
+fn set_config<K: Ord + Clone>(
+    all: &mut BTreeMap<K, BTreeMap<String, String>>,
+    of: &K,
+    name: &str,
+    value: &Option<String>,
+) {
+    match value {
+        Some(value) => {
+            all.entry(of.clone()).or_default().insert(name.to_string(), value.clone());
+        }
+        None => {
+            if let Some(configs) = all.get_mut(of) {
+                configs.remove(name);
+                if configs.is_empty() {
+                    all.remove(of);
+                }
+            }
+        }
+    }
 }

@@ -8,6 +8,7 @@ pub mod configs;
 pub mod control;
 pub mod controller;
 pub mod frame;
+pub mod group_configs;
 pub mod image;
 pub mod lease;
 pub mod member;

@@ -18,6 +18,8 @@ pub enum ConfigResource {
     Topic(String),
     /// A broker by id; empty = all brokers.
     Broker(String),
+    /// A consumer group, by id; it need not exist.
+    Group(String),
 }
 
 /// One change.
@@ -182,6 +184,7 @@ impl MetadataRecord {
                 let (kind, of) = match resource {
                     ConfigResource::Topic(of) => (0, of),
                     ConfigResource::Broker(of) => (1, of),
+                    ConfigResource::Group(of) => (2, of),
                 };
                 out.0.extend_from_slice(&[CONFIG, VERSION, kind, u8::from(value.is_some())]);
                 out.string(of);
@@ -249,6 +252,7 @@ impl MetadataRecord {
                 let resource = match kind {
                     0 => ConfigResource::Topic(of),
                     1 => ConfigResource::Broker(of),
+                    2 => ConfigResource::Group(of),
                     _ => return Err(Malformed),
                 };
                 let (name, value) = (from.string()?, from.string()?);
@@ -406,6 +410,11 @@ mod tests {
             },
             MetadataRecord::Config {
                 resource: ConfigResource::Broker(String::new()),
+                name: "n".to_string(),
+                value: Some("v".to_string()),
+            },
+            MetadataRecord::Config {
+                resource: ConfigResource::Group("g".to_string()),
                 name: "n".to_string(),
                 value: Some("v".to_string()),
             },

@@ -11,6 +11,7 @@ mod rebalance;
 mod response;
 mod static_member;
 mod sync;
+mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +24,7 @@ use crate::records::{ClassicMemberValue, GroupMetadataValue};
 pub(crate) use member::{ClassicMember, Waiting};
 pub(crate) use pelton_wire::consumer_protocol::{encode_assignment, read_subscription};
 pub(crate) use response::join_refusal;
+pub(crate) use tally::Tally;
 
 /// Protocol type of consumers.
 pub(crate) const CONSUMER: &str = "consumer";
@@ -64,6 +66,8 @@ pub(crate) struct ClassicGroup {
     pub protocol: Option<String>,
     pub leader: Option<String>,
     pub members: BTreeMap<String, ClassicMember>,
+    /// Follows from `members`.
+    pub tally: Tally,
     /// Static members: group.instance.id to member id.
     pub instances: BTreeMap<String, String>,
     /// Ids given out by MEMBER_ID_REQUIRED that have not come back (KIP-394).
@@ -157,7 +161,10 @@ impl ClassicGroup {
         }
         self.leader.get_or_insert_with(|| member.id.clone());
         self.pending_members.remove(&member.id);
-        self.members.insert(member.id.clone(), member);
+        self.tally.add(&member);
+        if let Some(old) = self.members.insert(member.id.clone(), member) {
+            self.tally.take_off(&old);
+        }
     }
 
     /// Takes a member out; another one leads if it led.
@@ -165,6 +172,7 @@ impl ClassicGroup {
         self.pending_members.remove(id);
         self.pending_sync.remove(id);
         let member = self.members.remove(id)?;
+        self.tally.take_off(&member);
         if let Some(instance) = &member.instance_id
             && self.instances.get(instance).is_some_and(|owner| owner == id)
         {
@@ -260,17 +268,6 @@ impl ClassicGroup {
         Some(topics)
     }
 
-    /// Protocols every member has.
-    fn common_protocols(&self) -> BTreeSet<&str> {
-        let mut members = self.members.values();
-        let Some(first) = members.next() else { return BTreeSet::new() };
-        let mut common: BTreeSet<&str> = first.protocols.iter().map(|(name, _)| name.as_str()).collect();
-        for member in members {
-            common.retain(|name| member.protocols.iter().any(|(other, _)| other == name));
-        }
-        common
-    }
-
     /// Whether someone with these protocols can be in the group.
     pub fn supports(&self, protocol_type: &str, protocols: &[(String, bytes::Bytes)]) -> bool {
         if protocol_type.is_empty() || protocols.is_empty() {
@@ -279,20 +276,17 @@ impl ClassicGroup {
         if self.members.is_empty() {
             return true;
         }
-        let common = self.common_protocols();
         self.protocol_type.as_deref() == Some(protocol_type)
-            && protocols.iter().any(|(name, _)| common.contains(name.as_str()))
+            && protocols.iter().any(|(name, _)| self.all_have(name))
     }
 
     /// The protocol most members prefer among those that all have; of equals, the one of the earliest voter.
     pub fn select_protocol(&self) -> Option<String> {
-        let common = self.common_protocols();
         let mut voters: Vec<&ClassicMember> = self.members.values().collect();
         voters.sort_by_key(|member| member.join_order);
         let mut votes: Vec<(&str, usize)> = Vec::new();
         for voter in voters {
-            let Some((name, _)) = voter.protocols.iter().find(|(name, _)| common.contains(name.as_str()))
-            else {
+            let Some((name, _)) = voter.protocols.iter().find(|(name, _)| self.all_have(name)) else {
                 continue;
             };
             match votes.iter_mut().find(|(candidate, _)| candidate == name) {
@@ -316,7 +310,7 @@ impl ClassicGroup {
 
     /// Bytes of protocol metadata and assignments.
     pub fn bytes(&self) -> usize {
-        self.members.values().map(ClassicMember::bytes).sum()
+        self.tally.bytes()
     }
 
     /// Changes state.

@@ -9,6 +9,7 @@ mod beat;
 mod classic_join;
 mod classic_member;
 mod convert;
+mod counts;
 mod describe;
 mod downgrade;
 mod draft;
@@ -26,6 +27,8 @@ mod upgrade;
 
 #[cfg(test)]
 mod tests_assignors;
+#[cfg(test)]
+mod tests_batching;
 #[cfg(test)]
 mod tests_describe;
 #[cfg(test)]
@@ -56,6 +59,9 @@ use pelton_wire::error_code::ErrorCode;
 
 use crate::coordinator::Turn;
 use crate::records::{Assignment, CurrentValue, EpochValue, MemberValue, Record, RegexValue};
+
+use counts::Counts;
+use target::LastTarget;
 
 /// Member epoch of a request to join.
 pub(crate) const JOIN_EPOCH: i32 = 0;
@@ -99,8 +105,12 @@ pub(crate) struct ConsumerGroup {
     pub instances: BTreeMap<String, String>,
     /// The one owner of each partition, those pending revocation included; follows from `current`.
     pub owners: BTreeMap<(TopicId, i32), String>,
+    /// What the members name, counted; follows from `members`.
+    pub counts: Counts,
     /// Not stored: none = look at the topics with the next heartbeat.
     pub seen_topics: Option<SeenTopics>,
+    /// Not stored: none = make the next target assignment as soon as one is wanted.
+    pub last_target: Option<LastTarget>,
 }
 
 impl ConsumerGroup {
@@ -168,15 +178,13 @@ impl ConsumerGroup {
 
     /// True if a member reads the topic, by name or by pattern.
     pub fn subscribes_to(&self, topic: &str) -> bool {
-        self.members.values().any(|member| member.subscribed_topic_names.contains(topic))
-            || self.regexes.values().any(|resolved| resolved.topics.contains(topic))
+        self.counts.has_name(topic) || self.regexes.values().any(|resolved| resolved.topics.contains(topic))
     }
 
     /// All topics the members read.
     pub fn subscribed_topics(&self) -> BTreeSet<&str> {
-        let names = self.members.values().flat_map(|member| &member.subscribed_topic_names);
         let matched = self.regexes.values().flat_map(|resolved| &resolved.topics);
-        names.chain(matched).map(String::as_str).collect()
+        self.counts.names().chain(matched).map(String::as_str).collect()
     }
 
     /// The records that remove the group, in Kafka's order.

@@ -156,22 +156,31 @@ impl Coordinator {
         self.groups.len()
     }
 
-    /// Roughly what a request costs, in steps of a few microseconds: a join, sync or leave, or a heartbeat of KIP-848, looks at
-    /// every member of its group.
-    pub fn cost(&self, request: &GroupRequest) -> usize {
+    /// Roughly what a request costs, in steps of five microseconds: what may look at every member of its group costs more the more
+    /// there are, a target assignment of KIP-848 most.
+    pub fn cost(&self, now: Now, request: &GroupRequest, topics: &dyn TopicsView) -> usize {
         let (id, members_per_step) = match request {
-            GroupRequest::JoinGroup(request) => (request.group_id.as_str(), 64),
-            GroupRequest::SyncGroup(request) => (request.group_id.as_str(), 64),
-            GroupRequest::LeaveGroup(request) => (request.group_id.as_str(), 64),
+            GroupRequest::JoinGroup(request) => (request.group_id.as_str(), 512),
+            GroupRequest::LeaveGroup(request) => (request.group_id.as_str(), 512),
+            // The leader's stores the generation.
+            GroupRequest::SyncGroup(request) if !request.assignments.is_empty() => {
+                (request.group_id.as_str(), 64)
+            }
             GroupRequest::ConsumerGroupHeartbeat(request) => (request.group_id.as_str(), 16),
             _ => return 1,
         };
-        let members = match self.groups.get(id) {
-            Some(Group::Classic(group)) => group.members.len(),
-            Some(Group::Consumer(group)) => group.members.len(),
-            None => 0,
-        };
-        1 + members / members_per_step
+        match (self.groups.get(id), request) {
+            (Some(Group::Consumer(group)), GroupRequest::ConsumerGroupHeartbeat(request)) => {
+                let joins = request.member_epoch == 0;
+                let from_ns = || group.assigns_from_ns(&topics.group_config(&self.config, id));
+                let is_wanted = joins || group.epoch.epoch > group.target_epoch;
+                let is_made = is_wanted && now.monotonic_ns >= from_ns();
+                1 + usize::from(joins) + if is_made { group.members.len() / members_per_step } else { 0 }
+            }
+            (Some(Group::Consumer(group)), _) => 1 + group.members.len() / 16,
+            (Some(Group::Classic(group)), _) => 1 + group.members.len() / members_per_step,
+            (None, _) => 1,
+        }
     }
 
     /// A request. Its answer is an effect of this call or of a later one.

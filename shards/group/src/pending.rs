@@ -178,7 +178,8 @@ impl Coordinator {
             Undo::Record(record) => {
                 // A member that is back must be heard of again.
                 if let Record::Member { group, member, value: Some(_) } = &record {
-                    let deadline_ns = turn.now.after_ms(i64::from(self.config.consumer_session_timeout_ms));
+                    let config = turn.topics.group_config(&self.config, group);
+                    let deadline_ns = turn.now.after_ms(i64::from(config.session_timeout_ms));
                     self.timers.set(TimerKey::Session(group.clone(), member.clone()), deadline_ns);
                 }
                 self.apply(record);

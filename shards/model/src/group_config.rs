@@ -49,6 +49,15 @@ pub struct GroupConfig {
     pub consumer_session_timeout_ms: i32,
     /// `group.consumer.heartbeat.interval.ms`.
     pub consumer_heartbeat_interval_ms: i32,
+    /// `group.consumer.assignment.interval.ms`, if it is set (KIP-1263): a new target assignment at most once in it. Not set: see
+    /// [`ConsumerGroupConfig::assignment_interval_ms`].
+    pub consumer_assignment_interval_ms: Option<i32>,
+    /// `group.consumer.min.session.timeout.ms` and `…max…`: what may be set for a single group.
+    pub consumer_session_timeout_bounds_ms: (i32, i32),
+    /// `group.consumer.min.heartbeat.interval.ms` and `…max…`: what may be set for a single group.
+    pub consumer_heartbeat_interval_bounds_ms: (i32, i32),
+    /// `group.consumer.min.assignment.interval.ms` and `…max…`: what may be set for a single group.
+    pub consumer_assignment_interval_bounds_ms: (i32, i32),
     /// `group.consumer.max.size`: members of one KIP-848 group.
     pub consumer_max_size: usize,
     /// `group.consumer.assignors`: the first is the default. Known: `uniform`, `range`.
@@ -65,6 +74,44 @@ pub struct GroupConfig {
     pub regex_bytes_max: usize,
 }
 
+/// The default of `group.consumer.assignment.interval.ms` (Kafka's), milliseconds: reached by groups of that many members.
+const ASSIGNMENT_INTERVAL_MS: usize = 1000;
+/// Smaller groups get every target assignment at once: it costs next to nothing.
+const INTERVAL_MEMBERS_MIN: usize = 32;
+
+/// The settings one KIP-848 group runs with, milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConsumerGroupConfig {
+    /// `consumer.session.timeout.ms`.
+    pub session_timeout_ms: i32,
+    /// `consumer.heartbeat.interval.ms`.
+    pub heartbeat_interval_ms: i32,
+    /// `consumer.assignment.interval.ms`, if it is set.
+    pub assignment_interval_ms: Option<i32>,
+}
+
+impl ConsumerGroupConfig {
+    /// Least time between two target assignments of the group with so many members. A target assignment costs time in
+    /// proportion to the members; so, unless it is set, the wait is too: a millisecond for each, at most a second.
+    pub fn assignment_interval_ms(&self, members: usize) -> i32 {
+        self.assignment_interval_ms.unwrap_or(match members {
+            0..INTERVAL_MEMBERS_MIN => 0,
+            more => more.min(ASSIGNMENT_INTERVAL_MS) as i32,
+        })
+    }
+}
+
+impl From<&GroupConfig> for ConsumerGroupConfig {
+    /// Of a group that has no settings of its own.
+    fn from(config: &GroupConfig) -> ConsumerGroupConfig {
+        ConsumerGroupConfig {
+            session_timeout_ms: config.consumer_session_timeout_ms,
+            heartbeat_interval_ms: config.consumer_heartbeat_interval_ms,
+            assignment_interval_ms: config.consumer_assignment_interval_ms,
+        }
+    }
+}
+
 impl Default for GroupConfig {
     fn default() -> GroupConfig {
         GroupConfig {
@@ -78,6 +125,10 @@ impl Default for GroupConfig {
             offsets_retention_check_interval_ms: 600_000,
             consumer_session_timeout_ms: 45_000,
             consumer_heartbeat_interval_ms: 5_000,
+            consumer_assignment_interval_ms: None,
+            consumer_session_timeout_bounds_ms: (45_000, 60_000),
+            consumer_heartbeat_interval_bounds_ms: (5_000, 15_000),
+            consumer_assignment_interval_bounds_ms: (0, 15_000),
             consumer_max_size: 10_000,
             consumer_assignors: vec!["uniform".to_string(), "range".to_string()],
             migration_policy: MigrationPolicy::Bidirectional,

@@ -14,7 +14,7 @@ pub mod topic_config;
 
 pub use aligned::AlignedBuffer;
 pub use config::{BrokerConfig, FetchPath, ListenerMode};
-pub use group_config::{GroupConfig, MigrationPolicy};
+pub use group_config::{ConsumerGroupConfig, GroupConfig, MigrationPolicy};
 pub use ids::{
     BrokerId, ClusterId, ConnectionId, LeaderEpoch, MetadataOffset, NodeEpoch, NodeId, Offset,
     PartitionEpoch, PartitionKey, Replica, ReplicaEpoch, ShardEpoch, ShardId, TopicId,

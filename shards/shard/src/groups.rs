@@ -32,6 +32,9 @@ const SEATS_PER_TICK: usize = 4;
 /// comes beyond that is next, in order, so that a thousand members that join at once do not hold up producers.
 const COST_PER_TURN: usize = 64;
 
+/// Answers told in one turn: a generation answers all its members at once, and each answer is a send of its own.
+const ANSWERS_PER_TURN: usize = 32;
+
 /// What encodes the answers of a group request.
 pub(crate) type GroupShape = Box<dyn FnOnce(Vec<GroupResponse>) -> Bytes + Send>;
 
@@ -68,10 +71,13 @@ pub struct Groups {
     resume_ns: Option<u64>,
     /// Requests beyond what one turn does, in order. As many at most as connections may have under way.
     queued: VecDeque<(GroupAsker, GroupAsk)>,
-    /// When to go on with them.
+    /// Answers beyond what one turn tells, in order. As many at most as there are requests under way.
+    untold: VecDeque<(GroupAsker, GroupResponse)>,
+    /// When to go on with both.
     queued_ns: u64,
-    /// What requests have cost in this turn.
+    /// What requests have cost in this turn, and how many answers were told.
     cost: usize,
+    told: usize,
     asked: BTreeMap<RequestToken, GroupAsker>,
     gather: Gather<GroupShape, GroupResponse>,
     to_load: VecDeque<i32>,
@@ -90,18 +96,18 @@ impl Groups {
             Some(resume_ns) => Some(resume_ns),
             None => self.deadlines.first().map(|(deadline_ns, _)| *deadline_ns),
         };
-        let queued_ns = (!self.queued.is_empty()).then_some(self.queued_ns);
+        let queued_ns = (!self.queued.is_empty() || !self.untold.is_empty()).then_some(self.queued_ns);
         [first, self.load_ns, queued_ns].into_iter().flatten().min()
     }
 
     /// A turn has ended.
     pub fn end_turn(&mut self) {
-        self.cost = 0;
+        (self.cost, self.told) = (0, 0);
     }
 
-    /// True while something is appended that the high watermark has not passed.
+    /// True while something is appended that the high watermark has not passed, or its answer has not been told.
     pub fn has_unsettled(&self) -> bool {
-        self.unsettled > 0
+        self.unsettled > 0 || !self.untold.is_empty()
     }
 
     /// Switches a fault on in all coordinators, those here and those to come.
@@ -227,10 +233,10 @@ impl Shard {
         let seat = groups.seats.get_mut(&partition).filter(|_| !*stopping);
         let Some(seat) = seat else {
             let response = refusal(&request, context.api_version, ErrorCode::NotCoordinator);
-            return self.tell_group(asker, response, out);
+            return self.tell_group(now, asker, response, out);
         };
         groups.asked.insert(token, asker);
-        groups.cost += seat.coordinator.cost(&request);
+        groups.cost += seat.coordinator.cost(now, &request, &ImageTopics(image));
         let mut effects = Vec::new();
         seat.coordinator.handle(now, token, &context, request, &ImageTopics(image), &mut effects);
         self.run_group_effects(now, partition, effects, out);
@@ -249,7 +255,7 @@ impl Shard {
             match effect {
                 GroupEffect::Answer { token, response } => {
                     if let Some(asker) = self.groups.asked.remove(&token) {
-                        self.tell_group(asker, response, out);
+                        self.tell_group(now, asker, response, out);
                     }
                 }
                 GroupEffect::Append { ticket, records } => {
@@ -265,7 +271,26 @@ impl Shard {
         self.groups.note_deadline(partition);
     }
 
-    fn tell_group(&mut self, asker: GroupAsker, response: GroupResponse, out: &mut Vec<Effect>) {
+    /// Tells an answer, or puts it in line.
+    fn tell_group(&mut self, now: Now, asker: GroupAsker, response: GroupResponse, out: &mut Vec<Effect>) {
+        if self.groups.untold.is_empty() && self.groups.told < ANSWERS_PER_TURN {
+            return self.tell_now(asker, response, out);
+        }
+        self.groups.queued_ns = now.monotonic_ns + 1;
+        self.groups.untold.push_back((asker, response));
+    }
+
+    /// Goes on with the answers in line; at a stop with all of them.
+    fn tell_untold(&mut self, now: Now, out: &mut Vec<Effect>) {
+        while self.groups.told < ANSWERS_PER_TURN || self.stopping {
+            let Some((asker, response)) = self.groups.untold.pop_front() else { return };
+            self.tell_now(asker, response, out);
+        }
+        self.groups.queued_ns = now.monotonic_ns + 1;
+    }
+
+    fn tell_now(&mut self, asker: GroupAsker, response: GroupResponse, out: &mut Vec<Effect>) {
+        self.groups.told += 1;
         match asker {
             GroupAsker::Here { id, index } => self.handle_group_answer(id, index, response, out),
             GroupAsker::Shard { from, id, index } => {
@@ -277,8 +302,10 @@ impl Shard {
 
     /// Does what is due: coordinators' deadlines and the next step of loading.
     pub(crate) fn tick_groups(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.tell_untold(now, out);
         self.ask_queued(now, out);
         if self.stopping {
+            self.tell_untold(now, out);
             self.groups.stop();
             return;
         }

@@ -115,6 +115,7 @@ fn read(api_key: ApiKey, version: i16, answer: Bytes) -> i32 {
         ApiKey::CreatePartitions => of::<m::CreatePartitionsResponseData>,
         ApiKey::IncrementalAlterConfigs => of::<m::IncrementalAlterConfigsResponseData>,
         ApiKey::DescribeCluster => of::<m::DescribeClusterResponseData>,
+        ApiKey::ListConfigResources => of::<m::ListConfigResourcesResponseData>,
         ApiKey::DescribeTopicPartitions => of::<m::DescribeTopicPartitionsResponseData>,
     };
     of(api_key, version, answer)

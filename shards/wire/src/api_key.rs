@@ -60,6 +60,8 @@ pub enum ApiKey {
     ConsumerGroupHeartbeat = 68,
     /// ConsumerGroupDescribe.
     ConsumerGroupDescribe = 69,
+    /// ListConfigResources.
+    ListConfigResources = 74,
     /// DescribeTopicPartitions.
     DescribeTopicPartitions = 75,
 }
@@ -123,6 +125,7 @@ pub const SUPPORTED: &[ApiVersionRange] = &[
     row(ApiKey::DescribeCluster, 0, 2, Some(0), 0),
     row(ApiKey::ConsumerGroupHeartbeat, 0, 1, Some(0), 0),
     row(ApiKey::ConsumerGroupDescribe, 0, 1, Some(0), 0),
+    row(ApiKey::ListConfigResources, 0, 1, Some(0), 0),
     row(ApiKey::DescribeTopicPartitions, 0, 0, Some(0), 0),
 ];
 
@@ -158,6 +161,7 @@ impl ApiKey {
             60 => ApiKey::DescribeCluster,
             68 => ApiKey::ConsumerGroupHeartbeat,
             69 => ApiKey::ConsumerGroupDescribe,
+            74 => ApiKey::ListConfigResources,
             75 => ApiKey::DescribeTopicPartitions,
             _ => return None,
         })
@@ -199,6 +203,7 @@ impl ApiKey {
             ApiKey::DescribeCluster => "DescribeCluster",
             ApiKey::ConsumerGroupHeartbeat => "ConsumerGroupHeartbeat",
             ApiKey::ConsumerGroupDescribe => "ConsumerGroupDescribe",
+            ApiKey::ListConfigResources => "ListConfigResources",
             ApiKey::DescribeTopicPartitions => "DescribeTopicPartitions",
         }
     }

@@ -58,6 +58,8 @@ messages! {
     AlterConfigsResponseData,
     InitProducerIdRequestData,
     InitProducerIdResponseData,
+    ListConfigResourcesRequestData,
+    ListConfigResourcesResponseData,
     ListOffsetsRequestData,
     ListOffsetsResponseData,
     MetadataRequestData,

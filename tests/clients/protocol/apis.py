@@ -138,6 +138,11 @@ CREATE_PARTITIONS = Api("CreatePartitions", 37, 2, [
     ("throttle_time_ms", "i32"), ("results", [("name", "str"), ("error_code", "i16"), ("error_message", "str")]),
 ])
 
+LIST_CONFIG_RESOURCES = Api("ListConfigResources", 74, 0, [("types", ("arr", "i8"), 1)], [
+    ("throttle_time_ms", "i32"), ("error_code", "i16"),
+    ("resources", [("name", "str"), ("type", "i8", 1)]),
+])
+
 DESCRIBE_CLUSTER = Api("DescribeCluster", 60, 0, [
     ("include_authorized_operations", "bool"), ("endpoint_type", "i8", 1), ("include_fenced", "bool", 2),
 ], [

@@ -1,15 +1,17 @@
 """DescribeConfigs and IncrementalAlterConfigs. Rules: ux.md §5.2 #42, #43; kafka ConfigAdminManager.scala."""
 import time
 
-from . import apis, batch
+from . import apis, batch, group_apis
 from .batch import Record
 from .client import produce
+from .groups import coordinator
 from .suite import equal, test
 from .wire import Connection
 
 UNKNOWN_TOPIC, MESSAGE_TOO_LARGE, INVALID_TOPIC, INVALID_CONFIG, INVALID_REQUEST = 3, 10, 17, 40, 42
-TOPIC, BROKER, GROUP = 2, 4, 32
-DYNAMIC_TOPIC, STATIC_BROKER, DEFAULT = 1, 4, 5
+UNSUPPORTED_VERSION = 35
+TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP = 2, 4, 8, 16, 32
+DYNAMIC_TOPIC, STATIC_BROKER, DEFAULT, DYNAMIC_GROUP = 1, 4, 5, 8
 SET, DELETE, APPEND, SUBTRACT = 0, 1, 2, 3
 
 
@@ -114,19 +116,110 @@ def brokers_say_where_they_are(env):
         equal(list(only), ["advertised.listeners"])
 
 
+def of_broker(env):
+    broker = env.cluster.metadata([])["brokers"][0]
+    with Connection(broker["host"], broker["port"]) as c:
+        return named(c.call(apis.DESCRIBE_CONFIGS, 3, {
+            "resources": [{"type": BROKER, "name": str(broker["node_id"]), "keys": None}],
+            "include_synonyms": True, "include_documentation": False})["results"][0])
+
+
 @test
 def a_group_has_the_brokers_settings(env):
     """Kafka 4.3 describes any group, whether there is one or not; librdkafka's 0081 asks."""
-    got = named(describe(env, GROUP, env.name("group")))
-    broker = env.cluster.metadata([])["brokers"][0]
-    with Connection(broker["host"], broker["port"]) as c:
-        own = named(c.call(apis.DESCRIBE_CONFIGS, 3, {"resources": [{"type": BROKER, "name": str(broker["node_id"]), "keys": None}],
-                                                      "include_synonyms": False, "include_documentation": False})["results"][0])
-    for name in ("consumer.heartbeat.interval.ms", "consumer.session.timeout.ms"):
-        value = own[f"group.{name}"]["value"]
-        equal((got[name]["value"], got[name]["source"], got[name]["read_only"], got[name]["synonyms"]), (value, DEFAULT, False, []))
+    got, own = named(describe(env, GROUP, env.name("group"))), of_broker(env)
+    for name in ("consumer.heartbeat.interval.ms", "consumer.session.timeout.ms", "consumer.assignment.interval.ms"):
+        want = own[f"group.{name}"]
+        equal((got[name]["value"], got[name]["source"], got[name]["read_only"]), (want["value"], want["source"], False))
+        equal(got[name]["synonyms"], want["synonyms"])
     equal(list(named(describe(env, GROUP, "g", ["consumer.session.timeout.ms"]))), ["consumer.session.timeout.ms"])
     equal(describe(env, GROUP, "")["error_code"], INVALID_REQUEST)
+
+
+def group_settled(env, group, key, value):
+    deadline = time.monotonic() + (0 if env.kind == "pelton" else 5)
+    while (got := named(describe(env, GROUP, group))[key])["value"] != value and time.monotonic() < deadline:
+        time.sleep(0.05)
+    equal(got["value"], value, key)
+    return got
+
+
+@test
+def a_group_can_have_settings_of_its_own(env):
+    """KIP-848: consumer.session.timeout.ms and consumer.heartbeat.interval.ms of one group, which its members are told."""
+    group, session, interval = env.name("group"), "consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"
+    topic = env.topic()
+    equal(alter(env, GROUP, group, [(session, SET, "50000"), (interval, SET, "6000")]), 0)
+    got = group_settled(env, group, interval, "6000")
+    broker = of_broker(env)
+    own = {"name": interval, "value": "6000", "source": DYNAMIC_GROUP}
+    equal((got["source"], got["synonyms"], got["read_only"]), (DYNAMIC_GROUP, [own, *broker[f"group.{interval}"]["synonyms"]], False))
+    equal(group_settled(env, group, session, "50000")["source"], DYNAMIC_GROUP)
+    c = coordinator(env, group)
+
+    def told():
+        answer = c.call(group_apis.CONSUMER_GROUP_HEARTBEAT, 1, {
+            "group": group, "member": "one", "member_epoch": 0, "instance": None, "rack": None, "rebalance_timeout_ms": 60000,
+            "names": [topic], "regex": None, "assignor": None, "owned": []})
+        equal(answer["error_code"], 0)
+        return answer["heartbeat_interval_ms"]
+    equal(told(), 6000)
+    equal(alter(env, GROUP, group, [(interval, DELETE, None)]), 0)
+    usual = broker[f"group.{interval}"]
+    equal(group_settled(env, group, interval, usual["value"])["source"], usual["source"])
+    equal(told(), int(usual["value"]))
+    equal(alter(env, GROUP, group, [(session, DELETE, None)], version=1), 0)
+    group_settled(env, group, session, broker[f"group.{session}"]["value"])
+
+
+@test
+def settings_of_groups_are_checked(env):
+    group, session, interval = env.name("group"), "consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"
+    broker = of_broker(env)
+
+    def beyond(name, which, by):
+        return (f"consumer.{name}", SET, str(int(broker[f"group.consumer.{which}.{name}"]["value"]) + by))
+    for what, changes in {
+        "unknown": [("no.such.config", SET, "1")], "a topic's": [("retention.ms", SET, "1")], "no number": [(session, SET, "long")],
+        "too short": [beyond("session.timeout.ms", "min", -1)], "too long": [beyond("session.timeout.ms", "max", 1)],
+        "too often": [beyond("heartbeat.interval.ms", "min", -1)], "too rare": [beyond("heartbeat.interval.ms", "max", 1)], "one of two": [(interval, SET, "6000"), (session, SET, "1")],
+        "assignments too rare": [beyond("assignment.interval.ms", "max", 1)],
+    }.items():
+        equal(alter(env, GROUP, group, changes), INVALID_CONFIG, what)
+    equal(alter(env, GROUP, "", [(session, SET, "50000")]), INVALID_REQUEST, "no name")
+    equal(alter(env, GROUP, group, [(session, SET, "50000")], validate_only=True), 0)
+    got = named(describe(env, GROUP, group))
+    assert all(got[name]["source"] != DYNAMIC_GROUP for name in (session, interval, "consumer.assignment.interval.ms")), "unchanged"
+
+
+@test
+def resources_with_settings_are_listed(env):
+    """KIP-1142. A group is listed while it has settings of its own."""
+    topic, group = env.topic(), env.name("group")
+
+    def listed(types, version=1):
+        got = env.cluster.call(apis.LIST_CONFIG_RESOURCES, version, {"types": types})
+        return got["error_code"], [(r["name"], r.get("type")) for r in got["resources"]]
+
+    def settle(want):
+        deadline = time.monotonic() + (0 if env.kind == "pelton" else 5)
+        while ((group, GROUP) in listed([GROUP])[1]) != want and time.monotonic() < deadline:
+            time.sleep(0.05)
+        equal((group, GROUP) in listed([GROUP])[1], want, "listed")
+    settle(False)
+    equal(alter(env, GROUP, group, [("consumer.session.timeout.ms", SET, "50000")]), 0)
+    settle(True)
+    error, all_of_them = listed([])
+    equal(error, 0)
+    brokers = [str(b["node_id"]) for b in env.cluster.metadata([])["brokers"]]
+    for want in [(topic, TOPIC), (group, GROUP), *((b, kind) for b in brokers for kind in (BROKER, BROKER_LOGGER))]:
+        assert want in all_of_them, f"{want} is missing"
+    equal({kind for _, kind in listed([TOPIC, TOPIC])[1]}, {TOPIC})
+    equal(listed([CLIENT_METRICS]), (0, []))
+    equal(listed([64])[0], UNSUPPORTED_VERSION)
+    equal(listed(None, 0), (0, []), "version 0 knows client metrics only")
+    equal(alter(env, GROUP, group, [("consumer.session.timeout.ms", DELETE, None)]), 0)
+    settle(False)
 
 
 @test

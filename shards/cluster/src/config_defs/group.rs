@@ -1,4 +1,4 @@
-//! Settings of the group coordinator and of `__consumer_offsets`; given at start.
+//! Settings of the group coordinator and of `__consumer_offsets`, given at start; and those of single groups.
 
 use super::{ConfigDef, Kind};
 
@@ -40,11 +40,61 @@ pub const GROUP: &[ConfigDef] = &[
         doc: "Session timeout of members of the consumer protocol, milliseconds.",
     },
     ConfigDef {
+        name: "group.consumer.min.session.timeout.ms",
+        kind: Kind::Int(1),
+        default: "45000",
+        synonym: None,
+        doc: "Shortest session timeout that may be set for a single group, milliseconds.",
+    },
+    ConfigDef {
+        name: "group.consumer.max.session.timeout.ms",
+        kind: Kind::Int(1),
+        default: "60000",
+        synonym: None,
+        doc: "Longest session timeout that may be set for a single group, milliseconds.",
+    },
+    ConfigDef {
         name: "group.consumer.heartbeat.interval.ms",
         kind: Kind::Int(1),
         default: "5000",
         synonym: None,
         doc: "Heartbeat interval of members of the consumer protocol, milliseconds.",
+    },
+    ConfigDef {
+        name: "group.consumer.min.heartbeat.interval.ms",
+        kind: Kind::Int(1),
+        default: "5000",
+        synonym: None,
+        doc: "Shortest heartbeat interval that may be set for a single group, milliseconds.",
+    },
+    ConfigDef {
+        name: "group.consumer.max.heartbeat.interval.ms",
+        kind: Kind::Int(1),
+        default: "15000",
+        synonym: None,
+        doc: "Longest heartbeat interval that may be set for a single group, milliseconds.",
+    },
+    ConfigDef {
+        name: "group.consumer.assignment.interval.ms",
+        kind: Kind::Int(0),
+        default: "1000",
+        synonym: None,
+        doc: "Least time between two target assignments of a group of the consumer protocol, milliseconds; 0 = none. Unless \
+              set, groups of fewer than 1000 members wait a millisecond for each member, below 32 members not at all.",
+    },
+    ConfigDef {
+        name: "group.consumer.min.assignment.interval.ms",
+        kind: Kind::Int(0),
+        default: "0",
+        synonym: None,
+        doc: "Shortest assignment interval that may be set for a single group, milliseconds.",
+    },
+    ConfigDef {
+        name: "group.consumer.max.assignment.interval.ms",
+        kind: Kind::Int(0),
+        default: "15000",
+        synonym: None,
+        doc: "Longest assignment interval that may be set for a single group, milliseconds.",
     },
     ConfigDef {
         name: "group.consumer.max.size",
@@ -122,5 +172,30 @@ pub const GROUP: &[ConfigDef] = &[
         default: "67108864",
         synonym: None,
         doc: "Protocol metadata and assignments of one group, bytes.",
+    },
+];
+
+/// Settings a single group can have of its own (resources of type GROUP); the synonym is the broker's setting that counts otherwise.
+pub const OF_ONE_GROUP: &[ConfigDef] = &[
+    ConfigDef {
+        name: "consumer.assignment.interval.ms",
+        kind: Kind::Int(0),
+        default: "1000",
+        synonym: Some("group.consumer.assignment.interval.ms"),
+        doc: "Least time between two target assignments of the group, milliseconds; 0 = none.",
+    },
+    ConfigDef {
+        name: "consumer.heartbeat.interval.ms",
+        kind: Kind::Int(1),
+        default: "5000",
+        synonym: Some("group.consumer.heartbeat.interval.ms"),
+        doc: "Heartbeat interval of the group's members, milliseconds.",
+    },
+    ConfigDef {
+        name: "consumer.session.timeout.ms",
+        kind: Kind::Int(1),
+        default: "45000",
+        synonym: Some("group.consumer.session.timeout.ms"),
+        doc: "Session timeout of the group's members, milliseconds.",
     },
 ];

@@ -125,6 +125,7 @@ impl Controller {
                 image.topic_by_id(key.topic_id).is_some_and(|known| known.name == *topic)
             }
             ConfigResource::Broker(_) => true,
+            ConfigResource::Group(_) => false,
         };
         let mut records = Vec::new();
         for (key, partition) in image.partitions() {

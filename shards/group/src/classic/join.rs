@@ -5,8 +5,8 @@ use bytes::Bytes;
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::JoinGroupRequestData;
 
-use super::member::protocols_bytes;
 use super::response::{join_refusal, joined};
+use super::tally::protocols_bytes;
 use super::{ClassicGroup, ClassicMember, ClassicState, Waiting};
 use crate::coordinator::{Asker, Coordinator, Group, Turn};
 use crate::request::{GroupResponse, owned};
@@ -206,24 +206,24 @@ impl Coordinator {
             return turn.answer(join.waiting.token, GroupResponse::JoinGroup(response));
         }
         let id = join.group.clone();
-        if let Some(member) = group.members.get_mut(&join.member) {
-            member.update(join, turn);
-        }
+        let member = join.member.clone();
+        group.take_join(&member, join, turn);
         self.rebalance_or_complete(&id, turn);
     }
 }
 
-impl ClassicMember {
-    /// Takes what a join says and lets it wait.
-    pub(super) fn update(&mut self, join: Join, turn: &mut Turn<'_>) {
-        self.protocols = join.protocols;
-        self.rebalance_timeout_ms = join.rebalance_timeout_ms;
-        self.session_timeout_ms = join.session_timeout_ms;
-        self.wait_join(join.waiting, turn);
-    }
-}
-
 impl ClassicGroup {
+    /// A member takes what its join says, and waits.
+    pub(super) fn take_join(&mut self, member: &str, join: Join, turn: &mut Turn<'_>) {
+        let Some(member) = self.members.get_mut(member) else { return };
+        self.tally.take_off(member);
+        member.protocols = join.protocols;
+        self.tally.add(member);
+        member.rebalance_timeout_ms = join.rebalance_timeout_ms;
+        member.session_timeout_ms = join.session_timeout_ms;
+        member.wait_join(join.waiting, turn);
+    }
+
     /// Whether this member finds room. While the group prepares, those who have joined count: if the cap was lowered,
     /// the last to join again are out.
     fn accepts(&self, member: &str, size_max: usize) -> bool {
@@ -231,7 +231,9 @@ impl ClassicGroup {
             ClassicState::Empty => true,
             ClassicState::PreparingRebalance => {
                 let is_waiting = self.members.get(member).is_some_and(|member| member.joining.is_some());
-                is_waiting || self.members.values().filter(|m| m.joining.is_some()).count() < size_max
+                is_waiting
+                    || self.members.len() < size_max
+                    || self.members.values().filter(|m| m.joining.is_some()).count() < size_max
             }
             _ => self.has_member(member) || self.members.len() < size_max,
         }

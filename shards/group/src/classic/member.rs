@@ -57,11 +57,6 @@ impl ClassicMember {
         found.map(|(_, metadata)| metadata.clone()).unwrap_or_default()
     }
 
-    /// Bytes it makes the group hold.
-    pub fn bytes(&self) -> usize {
-        self.assignment.len() + protocols_bytes(&self.protocols)
-    }
-
     /// Its join waits for the end of the phase; an older one of its is refused, so that no request stays open.
     pub fn wait_join(&mut self, waiting: Waiting, turn: &mut Turn<'_>) {
         self.refuse_join(ErrorCode::UnknownMemberId, turn);
@@ -88,9 +83,4 @@ impl ClassicMember {
             turn.answer(waiting.token, GroupResponse::SyncGroup(sync_refusal(error)));
         }
     }
-}
-
-/// Bytes of a list of protocols.
-pub(crate) fn protocols_bytes(protocols: &[(String, Bytes)]) -> usize {
-    protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum()
 }

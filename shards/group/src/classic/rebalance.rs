@@ -148,6 +148,7 @@ impl ClassicGroup {
                 answered.push(member.id.clone());
             }
         }
+        self.tally.assignment_bytes = 0;
         answered
     }
 

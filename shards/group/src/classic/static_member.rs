@@ -31,8 +31,8 @@ impl Coordinator {
         if let Some(member) = group.members.get_mut(&new_id) {
             member.client_id = asker.context.client_id.clone();
             member.client_host = asker.context.client_host.clone();
-            member.update(join, turn);
         }
+        group.take_join(&new_id, join, turn);
         let (state, is_same) = (group.state, group.protocol == group.select_protocol());
         let value = group.to_record();
         self.timers.cancel(&TimerKey::Session(id.clone(), old_id.to_string()));
@@ -93,8 +93,10 @@ impl Coordinator {
             turn.answer(waiting.token, GroupResponse::JoinGroup(response));
         }
         let Some(replacement) = group.replace_member(&new_member_id, &old_id, turn) else { return };
-        let assignment = replacement.assignment;
-        group.members.insert(old_id.clone(), ClassicMember { assignment, ..old });
+        group.tally.take_off(&replacement);
+        let old = ClassicMember { assignment: replacement.assignment, ..old };
+        group.tally.add(&old);
+        group.members.insert(old_id.clone(), old);
         self.timers.cancel(&TimerKey::Session(id.clone(), new_member_id));
         self.set_classic_session(&id, &old_id, turn);
     }

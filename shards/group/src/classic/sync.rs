@@ -84,6 +84,7 @@ impl Coordinator {
                 member.assignment = given.assignment.clone();
             }
         }
+        group.sum_up();
         let generation = group.generation;
         group.storing = Some(generation);
         let value = Some(group.to_record());
@@ -163,8 +164,7 @@ impl ClassicGroup {
     }
 
     fn bytes_with_assignments(&self, request: &SyncGroupRequestData) -> usize {
-        let old: usize = self.members.values().map(|member| member.assignment.len()).sum();
         let new: usize = request.assignments.iter().map(|given| given.assignment.len()).sum();
-        self.bytes() - old + new
+        self.bytes() - self.tally.assignment_bytes + new
     }
 }

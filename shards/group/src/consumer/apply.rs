@@ -41,7 +41,13 @@ impl ConsumerGroup {
 
     fn set_member(&mut self, member: &str, value: Option<MemberValue>) -> Option<MemberValue> {
         let instance = value.as_ref().and_then(|value| value.instance_id.clone());
+        if let Some(value) = &value {
+            self.counts.add(member, value);
+        }
         let old = set(&mut self.members, member, value);
+        if let Some(old) = &old {
+            self.counts.take_off(member, old);
+        }
         if let Some(instance) = old.as_ref().and_then(|old| old.instance_id.as_deref())
             && self.instances.get(instance).is_some_and(|owner| owner == member)
         {

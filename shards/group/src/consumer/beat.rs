@@ -6,7 +6,7 @@ use pelton_wire::error_code::ErrorCode;
 use crate::records::{Assignment, CurrentValue, MemberValue, Record};
 use crate::request::RequestContext;
 use crate::topics::TopicsView;
-use pelton_model::GroupConfig;
+use pelton_model::{GroupConfig, Now};
 
 use super::draft::Draft;
 use super::reconcile::Reconcile;
@@ -20,7 +20,7 @@ pub(crate) struct Surroundings<'a> {
     pub context: &'a RequestContext,
     pub config: &'a GroupConfig,
     pub topics: &'a dyn TopicsView,
-    pub now_ms: i64,
+    pub now: Now,
     /// A fault on purpose: partitions that others own count as free.
     pub ignores_owners: bool,
 }
@@ -38,6 +38,8 @@ pub(crate) struct Beat {
     /// The static member's id before.
     pub replaced: Option<String>,
     pub seen_topics: Option<SeenTopics>,
+    /// It made a target assignment.
+    pub made_target: bool,
 }
 
 impl Surroundings<'_> {
@@ -69,7 +71,10 @@ impl Surroundings<'_> {
         let has_new_topics = resolver.refresh(&mut draft);
         let must_bump = draft.group().epoch.epoch == 0 || has_new_names || has_new_regex || has_new_topics;
         let seen_topics = self.look_at_topics(&mut draft, must_bump);
-        update_targets(&mut draft, self.config, self.topics);
+        let made_target = self.may_make_target(draft.group(), id, ask);
+        if made_target {
+            update_targets(&mut draft, self.config, self.topics);
+        }
         let next = self.reconcile(&mut draft, id, ask, has_new_names || has_new_regex)?;
         Ok(Beat {
             records: draft.finish(),
@@ -79,16 +84,27 @@ impl Surroundings<'_> {
             current: next,
             replaced: sender.replaced.filter(|old| old != id),
             seen_topics,
+            made_target,
         })
     }
 
     fn resolver(&self) -> Resolver<'_> {
         Resolver {
             topics: self.topics,
-            now_ms: self.now_ms,
+            now_ms: self.now.wall_ms,
             bytes_max: self.config.regex_bytes_max,
             refresh_interval_ms: self.config.regex_refresh_interval_ms,
         }
+    }
+
+    /// Whether the target assignment of the group epoch is made now, not later. Classic members do not wait: they would join again
+    /// and again until it is there.
+    fn may_make_target(&self, group: &ConsumerGroup, id: &str, ask: &Ask) -> bool {
+        let may = || {
+            let from_ns = group.assigns_from_ns(&self.topics.group_config(self.config, &ask.group));
+            self.now.monotonic_ns >= from_ns || ask.classic.is_some() || (ask.joins && group.has_gone(id))
+        };
+        group.epoch.epoch > group.target_epoch && may()
     }
 
     /// Begins a new group epoch if it must, or if the subscribed topics have changed since the last look.

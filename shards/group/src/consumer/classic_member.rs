@@ -157,7 +157,7 @@ impl Coordinator {
         let records = draft.finish();
         self.write(records, Vec::new(), Then::Nothing, turn);
         for member in &leavers {
-            self.cancel_consumer_timers(id, member);
+            self.consumer_member_gone(id, member);
         }
         responses
     }

@@ -24,7 +24,7 @@ impl Coordinator {
         records.push(Record::Group { group: id.to_string(), value: Some(classic.to_record()) });
         let group = self.groups.insert(id.to_string(), Group::Classic(classic));
         for member in &members {
-            self.cancel_consumer_timers(id, member);
+            self.consumer_member_gone(id, member);
         }
         let undo = vec![Undo::Group { id: id.to_string(), group: group.map(Box::new) }];
         self.write(records, undo, Then::Nothing, turn);
@@ -58,6 +58,7 @@ fn classic_group(group: &ConsumerGroup, leavers: &[&str], turn: &Turn<'_>) -> Op
         let target = group.targets.get(id).map(|target| by_name(target, turn.topics)).unwrap_or_default();
         member.assignment = encode_assignment(version, &target);
     }
+    classic.sum_up();
     classic.protocol = Some(protocol);
     classic.topics = classic.subscribed_topics();
     Some(classic)

@@ -1,6 +1,7 @@
 //! ConsumerGroupHeartbeat 0-1: who sends it, what is answered, and the deadlines that follow. What it does to the group
 //! is in `beat`.
 
+use pelton_model::ConsumerGroupConfig;
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::consumer_group_heartbeat_response::{Assignment as Assigned, TopicPartitions};
 use pelton_wire::messages::{
@@ -45,7 +46,8 @@ impl Coordinator {
     ) -> Result<ConsumerGroupHeartbeatResponseData, Refusal> {
         let member = if ask.member.is_empty() { self.new_member_id("") } else { ask.member.clone() };
         let beat = self.consumer_beat(asker, &member, ask, turn)?;
-        self.set_consumer_session(&ask.group, &member, self.config.consumer_session_timeout_ms, turn);
+        let config = turn.topics.group_config(&self.config, &ask.group);
+        self.set_consumer_session(&ask.group, &member, config.session_timeout_ms, turn);
         // It may have spoken the classic protocol before.
         self.timers.cancel(&TimerKey::MemberSync(ask.group.clone(), member.clone()));
         let key = TimerKey::Revocation(ask.group.clone(), member.clone());
@@ -58,10 +60,22 @@ impl Coordinator {
         Ok(ConsumerGroupHeartbeatResponseData {
             member_id: Some(text(&member)),
             member_epoch: beat.current.member_epoch,
-            heartbeat_interval_ms: self.config.consumer_heartbeat_interval_ms,
+            heartbeat_interval_ms: self.heartbeat_interval_ms(&ask.group, &config, turn),
             assignment: is_told.then(|| Box::new(assigned(&beat.current.assigned))),
             ..Default::default()
         })
+    }
+
+    /// When the member shall ask again, milliseconds from now: sooner than usual while the group's target assignment is yet to come.
+    fn heartbeat_interval_ms(&self, id: &str, config: &ConsumerGroupConfig, turn: &Turn<'_>) -> i32 {
+        let interval_ms = config.heartbeat_interval_ms;
+        let Some(Group::Consumer(group)) = self.groups.get(id) else { return interval_ms };
+        if group.epoch.epoch <= group.target_epoch {
+            return interval_ms;
+        }
+        let from_ns = group.assigns_from_ns(config);
+        let left_ms = from_ns.saturating_sub(turn.now.monotonic_ns).div_ceil(1_000_000);
+        interval_ms.min(i32::try_from(left_ms).unwrap_or(i32::MAX).max(1))
     }
 
     /// Takes and writes the heartbeat or the classic join of `member`; makes the group first if it has to.
@@ -77,8 +91,8 @@ impl Coordinator {
         let beat = match self.groups.get_mut(&ask.group) {
             Some(Group::Consumer(group)) => {
                 let (context, config) = (asker.context, &self.config);
-                let (topics, now_ms) = (turn.topics, turn.now.wall_ms);
-                let around = Surroundings { context, config, topics, now_ms, ignores_owners };
+                let (topics, now) = (turn.topics, turn.now);
+                let around = Surroundings { context, config, topics, now, ignores_owners };
                 around.beat(group, member, ask)
             }
             _ => Err(not_found(&ask.group)),
@@ -92,13 +106,14 @@ impl Coordinator {
         };
         let records = std::mem::take(&mut beat.records);
         self.write_opened(&ask.group, opened, records, turn);
-        if let (Some(seen), Some(Group::Consumer(group))) =
-            (beat.seen_topics, self.groups.get_mut(&ask.group))
-        {
-            group.seen_topics = Some(seen);
+        if let Some(Group::Consumer(group)) = self.groups.get_mut(&ask.group) {
+            group.seen_topics = beat.seen_topics.or(group.seen_topics);
+            if beat.made_target {
+                group.note_target(turn.now);
+            }
         }
         if let Some(old) = &beat.replaced {
-            self.cancel_consumer_timers(&ask.group, old);
+            self.consumer_member_gone(&ask.group, old);
         }
         Ok(beat)
     }

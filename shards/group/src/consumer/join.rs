@@ -141,22 +141,10 @@ pub(crate) fn update(
     }
     if old != Some(&value) {
         draft.set_member(id, value.clone());
-        let bytes: usize =
-            draft.group().members.iter().map(|(id, member)| id.len() + member_bytes(member)).sum();
-        if bytes > config.group_bytes_max {
+        if draft.group().counts.bytes() > config.group_bytes_max {
             let message = "The subscriptions of the consumer group have reached their maximum size.";
             return Err(Refusal::new(ErrorCode::GroupMaxSizeReached, message));
         }
     }
     Ok(value)
-}
-
-fn member_bytes(member: &MemberValue) -> usize {
-    let texts =
-        [&member.instance_id, &member.rack_id, &member.server_assignor, &member.subscribed_topic_regex];
-    let texts: usize = texts.into_iter().flatten().map(String::len).sum();
-    let names: usize = member.subscribed_topic_names.iter().map(String::len).sum();
-    let classic = member.classic.iter().flat_map(|classic| &classic.supported_protocols);
-    let classic: usize = classic.map(|(name, metadata)| name.len() + metadata.len()).sum();
-    texts + names + classic + member.client_id.len() + member.client_host.len()
 }

@@ -51,7 +51,7 @@ impl Coordinator {
             fence::remove(&mut draft, &[&ask.member], turn.topics);
             let records = draft.finish();
             self.write(records, Vec::new(), Then::Nothing, turn);
-            self.cancel_consumer_timers(&ask.group, &ask.member);
+            self.consumer_member_gone(&ask.group, &ask.member);
         }
         Ok(left)
     }

@@ -106,8 +106,7 @@ impl Resolver<'_> {
 
 /// Forgets a pattern that no member has any more.
 pub(crate) fn forget_unused(draft: &mut Draft<'_>, pattern: &str) {
-    let mut members = draft.group().members.values();
-    let is_used = members.any(|member| member.subscribed_topic_regex.as_deref() == Some(pattern));
+    let is_used = draft.group().counts.has_regex(pattern);
     if !is_used && draft.group().regexes.contains_key(pattern) {
         draft.set_regex(pattern, None);
     }

@@ -46,7 +46,8 @@ impl ConsumerGroup {
     }
 }
 
-struct Fnv(u64);
+/// 64-bit FNV-1a.
+pub(crate) struct Fnv(u64);
 
 impl Default for Fnv {
     fn default() -> Fnv {
@@ -55,6 +56,13 @@ impl Default for Fnv {
 }
 
 impl Fnv {
+    /// The hash of some bytes.
+    pub fn of(bytes: &[u8]) -> u64 {
+        let mut hash = Fnv::default();
+        hash.bytes(bytes);
+        hash.0
+    }
+
     fn bytes(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);

@@ -1,5 +1,6 @@
 //! Who is refused, who is put out, and what a member's epoch allows.
 
+use pelton_model::ConsumerGroupConfig;
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::ConsumerGroupHeartbeatRequestData;
 
@@ -189,4 +190,31 @@ fn subscriptions_have_a_size() {
     assert_eq!(error(&kit.beat(join("b", &[&long]))), code(ErrorCode::GroupMaxSizeReached));
     assert_eq!(kit.group().members.len(), 1);
     assert_eq!(given(&kit.beat(join("b", &["t"]))), Some(Assignment::new()));
+}
+
+#[test]
+fn a_group_may_have_settings_of_its_own() {
+    let mut kit = Kit::new();
+    kit.topics.set("t", 1);
+    kit.topics.own = Some(ConsumerGroupConfig {
+        session_timeout_ms: 50_000,
+        heartbeat_interval_ms: 7_000,
+        assignment_interval_ms: Some(100),
+    });
+    assert_eq!(kit.beat(join("a", &["t"])).heartbeat_interval_ms, 7_000);
+    assert_eq!(
+        kit.beat(join("b", &["t"])).heartbeat_interval_ms,
+        100,
+        "the time left of its assignment interval"
+    );
+    kit.pass_ms(49_999);
+    assert_eq!(kit.group().members.len(), 2);
+    kit.topics.own = None;
+    assert_eq!(kit.beat(alive("b", 1)).heartbeat_interval_ms, 5_000);
+    kit.pass_ms(1);
+    assert_eq!(kit.group().members.keys().collect::<Vec<_>>(), ["b"]);
+    kit.pass_ms(44_998);
+    assert_eq!(kit.group().members.len(), 1);
+    kit.pass_ms(1);
+    assert!(kit.group().is_empty(), "the broker's session timeout counts again");
 }

@@ -201,7 +201,7 @@ fn what_the_log_refuses_never_was() {
     assert_eq!(refused.error_code, ErrorCode::CoordinatorNotAvailable.code());
     assert!(kit.coordinator.groups.is_empty());
     kit.beat(join("a", &["t"]));
-    let before = format!("{:?}", kit.group());
+    let mut before = kit.group().clone();
     kit.holds = true;
     kit.ask(1, GroupRequest::ConsumerGroupHeartbeat(join("b", &["t"])));
     kit.ask(1, GroupRequest::ConsumerGroupHeartbeat(alive("a", 1)));
@@ -209,6 +209,7 @@ fn what_the_log_refuses_never_was() {
     kit.fail_held(ErrorCode::NotLeaderOrFollower);
     let mut after = kit.group().clone();
     after.seen_topics = Some(super::SeenTopics { version: kit.topics.version, epoch: 1 });
-    assert_eq!(format!("{after:?}"), before);
+    (before.last_target, after.last_target) = (None, None);
+    assert_eq!(format!("{after:?}"), format!("{before:?}"));
     kit.check_replay();
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pelton_model::{Now, TopicId};
+use pelton_model::{ConsumerGroupConfig, Now, TopicId};
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::consumer_group_heartbeat_request::TopicPartitions;
 use pelton_wire::messages::{
@@ -27,6 +27,8 @@ pub(crate) struct Topics {
     pub version: u64,
     by_name: BTreeMap<String, (TopicId, i32)>,
     made: u64,
+    /// Settings of the group's own.
+    pub own: Option<ConsumerGroupConfig>,
 }
 
 impl Topics {
@@ -62,6 +64,9 @@ impl TopicsView for Topics {
     fn topic_by_id(&self, id: TopicId) -> Option<(&str, i32)> {
         let found = self.by_name.iter().find(|(_, (topic, _))| *topic == id);
         found.map(|(name, (_, count))| (name.as_str(), *count))
+    }
+    fn group_config(&self, broker: &GroupConfig, _group: &str) -> ConsumerGroupConfig {
+        self.own.unwrap_or(broker.into())
     }
     fn for_each_name(&self, each: &mut dyn FnMut(&str)) {
         self.by_name.keys().for_each(|name| each(name));
@@ -212,6 +217,13 @@ impl Kit {
         self.perform(out);
     }
 
+    pub fn group_or_none(&self) -> Option<&ConsumerGroup> {
+        match self.coordinator.groups.get(GROUP) {
+            Some(Group::Consumer(group)) => Some(group),
+            _ => None,
+        }
+    }
+
     pub fn group(&self) -> &ConsumerGroup {
         match self.coordinator.groups.get(GROUP) {
             Some(Group::Consumer(group)) => group,
@@ -235,6 +247,7 @@ impl Kit {
             let Some(Group::Consumer(loaded)) = coordinator.groups.get(GROUP) else { panic!("not loaded") };
             let mut wanted = self.group().clone();
             wanted.seen_topics = None;
+            wanted.last_target = None;
             assert_eq!(format!("{loaded:?}"), format!("{wanted:?}"));
         }
     }

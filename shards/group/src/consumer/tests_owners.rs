@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pelton_model::{Prng, TopicId};
+use pelton_model::{GroupConfig, Prng, TopicId};
 use pelton_wire::error_code::ErrorCode;
 
 use crate::records::Assignment;
@@ -118,6 +118,7 @@ impl World {
     fn calm_down(&mut self) {
         let ids: Vec<String> = self.clients.keys().cloned().collect();
         for _ in 0..10 {
+            self.kit.pass_ms(100);
             for id in &ids {
                 self.beat(id, false);
                 self.check();
@@ -134,7 +135,8 @@ impl World {
 #[test]
 fn one_owner_per_partition_at_any_time() {
     for seed in 1..=30 {
-        let mut kit = Kit::new();
+        let consumer_assignment_interval_ms = (seed % 2 == 0).then_some(100);
+        let mut kit = Kit::with(GroupConfig { consumer_assignment_interval_ms, ..GroupConfig::default() });
         for name in TOPICS {
             kit.topics.set(name, 4);
         }

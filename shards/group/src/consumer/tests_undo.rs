@@ -1,7 +1,7 @@
 //! Random requests while appends are under way; the log stores some of them and refuses the rest. What remains is always
 //! what the log has, and every request is answered once.
 
-use pelton_model::Prng;
+use pelton_model::{GroupConfig, Prng};
 use pelton_wire::messages::ConsumerGroupHeartbeatRequestData;
 
 use crate::coordinator::Group;
@@ -38,7 +38,8 @@ fn request(kit: &Kit, random: &mut Prng) -> ConsumerGroupHeartbeatRequestData {
 fn the_state_is_what_the_log_has() {
     for seed in 1..=40 {
         let mut random = Prng::new(seed);
-        let mut kit = Kit::new();
+        let consumer_assignment_interval_ms = (seed % 2 == 0).then_some(1000);
+        let mut kit = Kit::with(GroupConfig { consumer_assignment_interval_ms, ..GroupConfig::default() });
         kit.topics.set("t", 5);
         kit.topics.set("u", 2);
         kit.holds = true;

@@ -12,10 +12,11 @@ impl Coordinator {
     /// After loading, every member has a whole session, and a whole rebalance timeout if it has to give partitions back.
     pub(crate) fn consumer_loaded(&mut self, id: &str, turn: &mut Turn<'_>) {
         let Some(Group::Consumer(group)) = self.groups.get(id) else { return };
+        let config = turn.topics.group_config(&self.config, id);
         for (member, value) in &group.members {
             let session_ms = match &value.classic {
                 Some(classic) => i64::from(classic.session_timeout_ms),
-                None => i64::from(self.config.consumer_session_timeout_ms),
+                None => i64::from(config.session_timeout_ms),
             };
             let key = TimerKey::Session(id.to_string(), member.clone());
             self.timers.set(key, turn.now.after_ms(session_ms));
@@ -54,7 +55,7 @@ impl Coordinator {
         fence::remove(&mut draft, &[member], turn.topics);
         let records = draft.finish();
         self.write(records, Vec::new(), Then::Nothing, turn);
-        self.cancel_consumer_timers(id, member);
+        self.consumer_member_gone(id, member);
     }
 
     /// A member has been heard of.
@@ -69,9 +70,12 @@ impl Coordinator {
     }
 
     /// A member is gone.
-    pub(crate) fn cancel_consumer_timers(&mut self, id: &str, member: &str) {
+    pub(crate) fn consumer_member_gone(&mut self, id: &str, member: &str) {
         self.cancel_consumer_revocation(id, member);
         self.timers.cancel(&TimerKey::Session(id.to_string(), member.to_string()));
         self.timers.cancel(&TimerKey::MemberSync(id.to_string(), member.to_string()));
+        if let Some(Group::Consumer(group)) = self.groups.get_mut(id) {
+            group.note_gone(member);
+        }
     }
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use pelton_model::Prng;
 use pelton_wire::error_code::ErrorCode;
 
+use crate::classic::Tally;
+
 use super::client::{consumer, fixed, join_request, subscription};
 use super::kit::{GROUP, Kit};
 use crate::classic::{ClassicGroup, ClassicState};
@@ -36,6 +38,7 @@ fn check(kit: &Kit, group: &ClassicGroup) {
         let waits = member.joining.is_some() || member.syncing.is_some();
         assert!(session(id) || waits, "nobody would notice the death of {id}: {group:?}");
     }
+    assert_eq!(group.tally, Tally::of(group.members.values()), "{group:?}");
     assert!(group.pending_members.iter().all(|id| session(id) && !group.has_member(id)), "{group:?}");
     assert!(group.pending_sync.iter().all(|id| group.has_member(id)), "{group:?}");
     let leader = group.leader.as_ref();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use pelton_cluster::controller::{Alter, Refusal, Refused, alter_config, replace_configs};
+use pelton_cluster::group_configs;
 use pelton_cluster::record::{ConfigResource, MetadataRecord};
 use pelton_wire::messages::{
     AlterConfigsRequestData, AlterConfigsResponseData, IncrementalAlterConfigsRequestData,
@@ -11,7 +12,7 @@ use pelton_wire::messages::{
 };
 
 use super::context::{ApiContext, Planned, refused};
-use super::describe_configs::{RESOURCE_BROKER, RESOURCE_TOPIC};
+use super::describe_configs::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC};
 
 /// Plans changes of single settings.
 pub fn handle_incremental(
@@ -52,7 +53,7 @@ pub fn handle_incremental(
                         value,
                     )?);
                 }
-                Ok(planned)
+                check_all(context, &resource, planned)
             },
         );
         let (error_code, error_message) = outcome(planned, &mut records);
@@ -87,8 +88,12 @@ pub fn handle_alter(
             .iter()
             .map(|config| (config.name.to_string(), config.value.as_ref().map(ToString::to_string)))
             .collect();
-        let planned = resource(context, wanted.resource_type, wanted.resource_name.as_str(), twice)
-            .and_then(|resource| replace_configs(context.image, context.config, &resource, &configs));
+        let planned = resource(context, wanted.resource_type, wanted.resource_name.as_str(), twice).and_then(
+            |resource| {
+                let planned = replace_configs(context.image, context.config, &resource, &configs)?;
+                check_all(context, &resource, planned)
+            },
+        );
         let (error_code, error_message) = outcome(planned, &mut records);
         responses.push(alter_configs_response::AlterConfigsResourceResponse {
             error_code,
@@ -122,8 +127,24 @@ fn resource(context: &ApiContext<'_>, kind: i8, name: &str, twice: bool) -> Resu
         RESOURCE_BROKER => {
             Err((Refusal::InvalidRequest, format!("Unexpected broker id {}", name.escape_debug())))
         }
+        RESOURCE_GROUP if name.is_empty() => {
+            Err((Refusal::InvalidRequest, "Default group resources are not allowed.".to_string()))
+        }
+        RESOURCE_GROUP => Ok(ConfigResource::Group(name.to_string())),
         other => Err((Refusal::InvalidRequest, format!("Unsupported resource type {other}"))),
     }
+}
+
+/// The settings of a group must fit together; those of others are checked one by one.
+fn check_all(
+    context: &ApiContext<'_>,
+    resource: &ConfigResource,
+    planned: Vec<MetadataRecord>,
+) -> Result<Vec<MetadataRecord>, Refused> {
+    if let ConfigResource::Group(group) = resource {
+        group_configs::check_all(context.image, &context.config.group, group, &planned)?;
+    }
+    Ok(planned)
 }
 
 fn outcome(

@@ -14,7 +14,7 @@ use super::context::ApiContext;
 /// Kafka's resource types.
 pub(crate) const RESOURCE_TOPIC: i8 = 2;
 pub(crate) const RESOURCE_BROKER: i8 = 4;
-const RESOURCE_GROUP: i8 = 32;
+pub(crate) const RESOURCE_GROUP: i8 = 32;
 
 /// The answer.
 pub fn handle(
@@ -135,8 +135,7 @@ fn describe_broker(
     Ok(results)
 }
 
-/// The settings of a group (KIP-848), which need not exist. None has a value of its own yet: they are the broker's
-/// `group.consumer.…` settings, which Kafka calls the default too.
+/// The settings of a group (KIP-848), which need not exist: its own, else the broker's `group.consumer.…` settings.
 fn describe_group(
     context: &ApiContext<'_>,
     shape: &Shape,
@@ -146,24 +145,18 @@ fn describe_group(
     if name.is_empty() {
         return Err((ErrorCode::InvalidRequest, "Group name must not be empty".to_string()));
     }
-    let of_broker = |name: &str| config_defs::GROUP.iter().find(|def| def.name == name);
-    let defs = GROUP_SETTINGS.iter().filter_map(|name| of_broker(name));
-    Ok(defs
-        .filter_map(|def| def.name.strip_prefix("group.").map(|name| (name, def)))
-        .filter(|(name, _)| wanted(name))
-        .map(|(name, def)| {
-            let value = broker_values(context, def).swap_remove(0).value;
-            let values = vec![Sourced { name: name.to_string(), value, source: Source::Default }];
-            let mut one = result(shape, def, name, false, values);
-            one.synonyms.clear();
-            one
-        })
-        .collect())
+    let values = |def: &ConfigDef| {
+        let own = context.image.group_config(name, def.name).map(|value| Sourced {
+            name: def.name.to_string(),
+            value: value.to_string(),
+            source: Source::Group,
+        });
+        let of_broker = config_defs::GROUP.iter().find(|broker| Some(broker.name) == def.synonym);
+        own.into_iter().chain(of_broker.into_iter().flat_map(|def| broker_values(context, def))).collect()
+    };
+    let defs = config_defs::OF_ONE_GROUP.iter().filter(|def| wanted(def.name));
+    Ok(defs.map(|def| result(shape, def, def.name, false, values(def))).collect())
 }
-
-/// The broker's settings that a group can have of its own, without `group.`.
-const GROUP_SETTINGS: [&str; 2] =
-    ["group.consumer.heartbeat.interval.ms", "group.consumer.session.timeout.ms"];
 
 fn broker_values(context: &ApiContext<'_>, def: &ConfigDef) -> Vec<Sourced> {
     let given = context.config.given.iter().rev().find(|(name, _)| name == def.name);

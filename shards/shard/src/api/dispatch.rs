@@ -145,6 +145,9 @@ impl Shard {
             ApiKey::DescribeCluster => {
                 context.encode(&api::describe_cluster::handle(&api, version, decode(version, body)?))
             }
+            ApiKey::ListConfigResources => {
+                context.encode(&api::list_config_resources::handle(&api, version, decode(version, body)?))
+            }
             ApiKey::DescribeTopicPartitions => {
                 context.encode(&api::describe_topic_partitions::handle(&api, version, decode(version, body)?))
             }

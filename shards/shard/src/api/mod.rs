@@ -16,6 +16,7 @@ pub mod find_coordinator;
 pub mod gathered;
 pub mod groups;
 pub mod init_producer_id;
+pub mod list_config_resources;
 pub mod list_offsets;
 pub mod metadata;
 pub mod offset_for_leader_epoch;

@@ -1,8 +1,9 @@
-//! What coordinators see of topics: the metadata image.
+//! What coordinators see of topics and of the settings of groups: the metadata image.
 
+use pelton_cluster::group_configs;
 use pelton_cluster::image::MetadataImage;
 use pelton_group::TopicsView;
-use pelton_model::TopicId;
+use pelton_model::{ConsumerGroupConfig, GroupConfig, TopicId};
 
 /// The image as coordinators look at it.
 pub(super) struct ImageTopics<'a>(pub(super) &'a MetadataImage);
@@ -19,6 +20,10 @@ impl TopicsView for ImageTopics<'_> {
 
     fn topic_by_id(&self, id: TopicId) -> Option<(&str, i32)> {
         self.0.topic_by_id(id).map(|topic| (topic.name.as_str(), topic.partitions.len() as i32))
+    }
+
+    fn group_config(&self, broker: &GroupConfig, group: &str) -> ConsumerGroupConfig {
+        group_configs::effective(self.0, broker, group)
     }
 
     fn for_each_name(&self, each: &mut dyn FnMut(&str)) {

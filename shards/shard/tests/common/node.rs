@@ -35,6 +35,8 @@ pub struct Node {
     connections: BTreeMap<u64, Connection>,
     /// Cuts what clients send into pieces; none: as much as is asked for.
     pub pieces: Option<Prng>,
+    /// The most answers sent in one turn.
+    pub most_sends: usize,
     /// What the shard told its operator.
     pub log: Vec<String>,
 }
@@ -52,6 +54,7 @@ impl Node {
             events: VecDeque::new(),
             connections: BTreeMap::new(),
             pieces: None,
+            most_sends: 0,
             log: Vec::new(),
         };
         node.turn(out);
@@ -126,6 +129,8 @@ impl Node {
 
     fn turn(&mut self, mut out: Vec<Effect>) {
         self.shard.end_turn(self.now, &mut out);
+        let sends = out.iter().filter(|effect| matches!(effect, Effect::Send { .. })).count();
+        self.most_sends = self.most_sends.max(sends);
         for effect in out {
             self.perform(effect);
         }

@@ -74,6 +74,7 @@ pub fn decode_body(
             decode::<m::IncrementalAlterConfigsRequestData>(version, body()).map(drop)
         }
         ApiKey::DescribeCluster => decode::<m::DescribeClusterRequestData>(version, body()).map(drop),
+        ApiKey::ListConfigResources => decode::<m::ListConfigResourcesRequestData>(version, body()).map(drop),
         ApiKey::DescribeTopicPartitions => {
             decode::<m::DescribeTopicPartitionsRequestData>(version, body()).map(drop)
         }

@@ -102,6 +102,7 @@ impl Requests<'_> {
             ApiKey::CreatePartitions => self.create_partitions(version),
             ApiKey::IncrementalAlterConfigs => self.incremental_alter_configs(version),
             ApiKey::DescribeCluster => self.describe_cluster(version),
+            ApiKey::ListConfigResources => self.list_config_resources(version),
             ApiKey::DescribeTopicPartitions => self.describe_topic_partitions(version),
         };
         if api_key::flexible(api_key, version) && self.prng.one_in(4) {
@@ -157,17 +158,20 @@ impl Requests<'_> {
             "max.message.bytes",
             "segment.bytes",
             "flush.messages",
+            "consumer.session.timeout.ms",
+            "consumer.heartbeat.interval.ms",
             "nonsense",
         ];
-        let values = ["1", "compact", "delete", "-1", "1048576", "", "9223372036854775807"];
+        let values = ["1", "50000", "compact", "delete", "-1", "1048576", "", "9223372036854775807"];
         let name = names[self.prng.below(names.len() as u64) as usize];
         let value = values[self.prng.below(values.len() as u64) as usize];
         (text(name), (!self.prng.one_in(5)).then(|| text(value)))
     }
 
     fn resource(&mut self) -> (i8, KafkaString) {
-        match self.prng.below(4) {
+        match self.prng.below(5) {
             0 => (4, text(["", "256", "1"][self.prng.below(3) as usize])),
+            4 => (32, text(["", "g", "other"][self.prng.below(3) as usize])),
             1 => (self.prng.below(127) as i8, text("what")),
             _ => (2, self.topic().0),
         }
@@ -499,5 +503,12 @@ impl Requests<'_> {
             ..Default::default()
         };
         self.encode(ApiKey::DescribeTopicPartitions, version, &body)
+    }
+
+    fn list_config_resources(&mut self, version: i16) -> Bytes {
+        let types = self.list(|it| [2, 4, 8, 16, 32, 0, 64][it.prng.below(7) as usize]);
+        let resource_types = if version >= 1 { types } else { Vec::new() };
+        let body = m::ListConfigResourcesRequestData { resource_types, ..Default::default() };
+        self.encode(ApiKey::ListConfigResources, version, &body)
     }
 }

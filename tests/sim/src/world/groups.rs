@@ -17,10 +17,13 @@ const EXPIRY_WAIT_MS: u64 = 80_000;
 
 /// Short times, as the run is short.
 pub(super) fn config(prng: &mut Prng) -> GroupConfig {
+    let initial_rebalance_delay_ms = prng.below(60) as i32;
     GroupConfig {
+        consumer_assignment_interval_ms: [None, Some(0), Some(40), Some(300)]
+            [initial_rebalance_delay_ms as usize % 4],
         min_session_timeout_ms: 100,
         consumer_session_timeout_ms: SESSION_MS,
-        initial_rebalance_delay_ms: prng.below(60) as i32,
+        initial_rebalance_delay_ms,
         offsets_retention_minutes: if prng.one_in(8) { SHORT_RETENTION_MINUTES } else { 10_080 },
         offsets_retention_check_interval_ms: 5_000,
         ..GroupConfig::default()

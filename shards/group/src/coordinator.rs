@@ -16,7 +16,7 @@ use crate::consumer::ConsumerGroup;
 use crate::effect::{GroupEffect, Ticket};
 use crate::offsets::Offsets;
 use crate::pending::PendingAppend;
-use crate::records::Record;
+use crate::records::{Record, RecordKey};
 use crate::request::{GroupRequest, GroupResponse, RequestContext, RequestToken, refusal};
 use crate::sabotage::Sabotage;
 use crate::timers::{TimerKey, Timers};
@@ -109,23 +109,24 @@ impl Coordinator {
         false
     }
 
-    /// Takes a record of the partition's log, in the log's order. Unknown kinds are skipped; an error names a record
-    /// that cannot be read, and the caller decides whether to go on without it (Kafka logs it and does).
-    pub fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), WireError> {
+    /// Takes a record of the partition's log, in the log's order. False: it is of a kind this broker does not have, and passed
+    /// over. An error names a record that cannot be read, and changes nothing; the caller decides whether to go on without it.
+    pub fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<bool, WireError> {
         if let Some(record) = Record::decode(key, value)? {
             if self.sabotaged(Sabotage::SkipReplayedOffset)
                 && matches!(&record, Record::Offset { value: Some(value), .. } if value.offset % 8 == 7)
             {
-                return Ok(());
+                return Ok(true);
             }
             let is_epoch =
                 matches!(&record, Record::Epoch { value: Some(_), .. } | Record::TargetEpoch { .. });
             if is_epoch && self.sabotaged(Sabotage::SkipReplayedEpoch) {
-                return Ok(());
+                return Ok(true);
             }
             self.apply_loaded(record);
+            return Ok(true);
         }
-        Ok(())
+        Ok(RecordKey::is_known(key))
     }
 
     /// The log has been replayed to its end: requests are served from now on.

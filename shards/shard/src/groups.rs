@@ -54,6 +54,8 @@ struct Seat {
     /// While loading: the next offset to read, and the read under way.
     load_offset: Offset,
     reading: Option<ReadToken>,
+    /// Records and batches that could not be read and were passed over.
+    unreadable: usize,
     /// Appended, not yet below the high watermark: last offset and ticket, in order.
     unsettled: VecDeque<(i64, Ticket)>,
     /// Appends that wait for room in the log.

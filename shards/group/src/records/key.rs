@@ -54,6 +54,11 @@ impl RecordKey {
         }))
     }
 
+    /// True for the kinds Kafka has, those of share and streams groups (9 to 23) among them.
+    pub fn is_known(bytes: &[u8]) -> bool {
+        Reader::new(bytes, 0).i16().is_ok_and(|kind| (0..=23).contains(&kind))
+    }
+
     /// The key's bytes.
     pub fn encode(&self) -> Bytes {
         let (kind, group, second) = match self {

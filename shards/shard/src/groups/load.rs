@@ -17,6 +17,8 @@ use super::topics::ImageTopics;
 const STEP_BYTES: usize = 256 * 1024;
 /// Most bytes that may come out of one batch's compression.
 const UNPACK_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Unreadable records that get a line of their own in the log; a load counts the others.
+const REPORTS_MAX: usize = 10;
 /// Wait before a partition that could not be read is read again, milliseconds.
 const RETRY_MS: i64 = 1000;
 
@@ -131,8 +133,13 @@ impl Shard {
                     Ok(record) if record.offset < known.0 => Ok(()),
                     Ok(record) => {
                         let key = record.key.unwrap_or_default();
-                        let replayed = seat.coordinator.replay(key, record.value);
-                        replayed.map_err(|error| (record.offset, error.to_string()))
+                        match seat.coordinator.replay(key, record.value) {
+                            Ok(true) => Ok(()),
+                            Ok(false) => {
+                                Err((record.offset, "a kind of record this broker does not know".into()))
+                            }
+                            Err(error) => Err((record.offset, error.to_string())),
+                        }
                     }
                 };
                 if let Err((offset, error)) = replayed {
@@ -140,7 +147,9 @@ impl Shard {
                 }
             }
         }
-        for problem in problems {
+        let before = seat.unreadable;
+        seat.unreadable += problems.len();
+        for problem in problems.into_iter().take(REPORTS_MAX.saturating_sub(before)) {
             self.log_error(out, format!("{OFFSETS_TOPIC}-{partition}: skipped the {problem}"));
         }
     }
@@ -156,6 +165,14 @@ impl Shard {
         let mut effects = Vec::new();
         seat.coordinator.loaded(now, &ImageTopics(image), &mut effects);
         let (count, end) = (seat.coordinator.groups(), seat.load_offset.0);
+        let unreadable = std::mem::take(&mut seat.unreadable);
+        if unreadable > 0 {
+            let text = format!(
+                "{OFFSETS_TOPIC}-{partition} is loaded without {unreadable} records that could not be read; commits and members \
+                 they may have held are not known"
+            );
+            self.log_error(out, text);
+        }
         if count > 0 {
             let text =
                 format!("shard {}: {OFFSETS_TOPIC}-{partition}: {count} groups, offset {end}", self.id.0);

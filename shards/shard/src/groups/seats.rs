@@ -54,6 +54,7 @@ impl Shard {
             coordinator,
             load_offset,
             reading: None,
+            unreadable: 0,
             unsettled: VecDeque::new(),
             blocked: 0,
             deadline_ns: None,

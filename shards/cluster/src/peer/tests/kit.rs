@@ -214,7 +214,8 @@ impl Net {
         if !self.cut.contains(&(node, other)) {
             let far = &mut self.pipes[pipe][1 - side];
             far.other_closed = true;
-            if !orderly {
+            // A reset may overtake what was sent before it, or not.
+            if !orderly && self.prng.one_in(2) {
                 far.coming.clear();
             }
         }

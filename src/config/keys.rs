@@ -70,6 +70,10 @@ fn topic_time(
     Ok(())
 }
 
+fn no_zero(level: i64) -> Result<i64, String> {
+    if level == 0 { Err("must be -1 or from 1 to 9".to_string()) } else { Ok(level) }
+}
+
 fn flag(value: &str) -> Result<i64, String> {
     boolean(value).map(i64::from)
 }
@@ -338,7 +342,18 @@ pub const KEYS: &[Key] = &[
     // Defaults of topics.
     topic_key!("message.max.bytes", "max.message.bytes", 0..=INT_MAX),
     topic_key!("min.insync.replicas", "min.insync.replicas", 1..=INT_MAX),
-    topic_key!("compression.type", "compression.type", with | value | word(value, &["producer"]).map(|_| 0)),
+    topic_key!(
+        "compression.type",
+        "compression.type",
+        with | value | word(value, &["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]).map(|_| 0)
+    ),
+    topic_key!(
+        "compression.gzip.level",
+        "compression.gzip.level",
+        with | value | integer(value, -1..=9).and_then(no_zero)
+    ),
+    topic_key!("compression.lz4.level", "compression.lz4.level", 1..=17),
+    topic_key!("compression.zstd.level", "compression.zstd.level", -131_072..=22),
     key("unclean.leader.election.enable", unclean),
     topic_key!("log.cleanup.policy", "cleanup.policy", with cleanup_policy),
     topic_key!("log.flush.interval.messages", "flush.messages", 1..=MAX),

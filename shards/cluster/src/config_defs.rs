@@ -2,14 +2,18 @@
 //! ours begin with `pelton.`.
 
 mod group;
+mod topic;
 
 pub use group::{GROUP, OF_ONE_GROUP};
+pub use topic::TOPIC;
 
 /// What values a setting takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// A 32-bit number, at least this.
     Int(i32),
+    /// A 32-bit number in one of these ranges, ends included.
+    IntIn(&'static [(i32, i32)]),
     /// A 64-bit number, at least this.
     Long(i64),
     /// A number from 0 to 1.
@@ -38,171 +42,6 @@ pub struct ConfigDef {
     /// What it does.
     pub doc: &'static str,
 }
-
-/// Settings of topics, by name.
-pub const TOPIC: &[ConfigDef] = &[
-    ConfigDef {
-        name: "cleanup.policy",
-        kind: Kind::List(&["delete", "compact"]),
-        default: "delete",
-        synonym: Some("log.cleanup.policy"),
-        doc: "What happens to old records: deleted by age or size, compacted by key, or both.",
-    },
-    ConfigDef {
-        name: "compression.type",
-        kind: Kind::Choice(&["producer"]),
-        default: "producer",
-        synonym: Some("compression.type"),
-        doc: "Compression of stored batches. Only producer, which keeps what arrives, is served.",
-    },
-    ConfigDef {
-        name: "delete.retention.ms",
-        kind: Kind::Long(0),
-        default: "86400000",
-        synonym: Some("log.cleaner.delete.retention.ms"),
-        doc: "How long tombstones survive compaction, milliseconds.",
-    },
-    ConfigDef {
-        name: "file.delete.delay.ms",
-        kind: Kind::Long(0),
-        default: "60000",
-        synonym: Some("log.segment.delete.delay.ms"),
-        doc: "Wait before a dropped file is removed, milliseconds.",
-    },
-    ConfigDef {
-        name: "flush.messages",
-        kind: Kind::Long(1),
-        default: "1",
-        synonym: Some("log.flush.interval.messages"),
-        doc: "Flush after this many records. 1, the default here, means on stable storage before the acknowledgement.",
-    },
-    ConfigDef {
-        name: "flush.ms",
-        kind: Kind::Long(0),
-        default: "9223372036854775807",
-        synonym: Some("log.flush.interval.ms"),
-        doc: "Flush at the latest after this time, milliseconds.",
-    },
-    ConfigDef {
-        name: "index.interval.bytes",
-        kind: Kind::Int(0),
-        default: "4096",
-        synonym: Some("log.index.interval.bytes"),
-        doc: "Log bytes per entry of the sparse index.",
-    },
-    ConfigDef {
-        name: "max.compaction.lag.ms",
-        kind: Kind::Long(1),
-        default: "9223372036854775807",
-        synonym: Some("log.cleaner.max.compaction.lag.ms"),
-        doc: "A record is compacted at the latest after this time, milliseconds.",
-    },
-    ConfigDef {
-        name: "max.message.bytes",
-        kind: Kind::Int(0),
-        default: "1048588",
-        synonym: Some("message.max.bytes"),
-        doc: "Largest record batch accepted, bytes as received.",
-    },
-    ConfigDef {
-        name: "message.timestamp.after.max.ms",
-        kind: Kind::Long(0),
-        default: "3600000",
-        synonym: Some("log.message.timestamp.after.max.ms"),
-        doc: "How far a record's timestamp may lie ahead of the broker's time, milliseconds.",
-    },
-    ConfigDef {
-        name: "message.timestamp.before.max.ms",
-        kind: Kind::Long(0),
-        default: "9223372036854775807",
-        synonym: Some("log.message.timestamp.before.max.ms"),
-        doc: "How far a record's timestamp may lie behind the broker's time, milliseconds.",
-    },
-    ConfigDef {
-        name: "message.timestamp.type",
-        kind: Kind::Choice(&["CreateTime", "LogAppendTime"]),
-        default: "CreateTime",
-        synonym: Some("log.message.timestamp.type"),
-        doc: "Whether records keep the producer's time or get the broker's.",
-    },
-    ConfigDef {
-        name: "min.cleanable.dirty.ratio",
-        kind: Kind::Ratio,
-        default: "0.5",
-        synonym: Some("log.cleaner.min.cleanable.ratio"),
-        doc: "Share of the log that must be dirty before it is compacted.",
-    },
-    ConfigDef {
-        name: "min.compaction.lag.ms",
-        kind: Kind::Long(0),
-        default: "0",
-        synonym: Some("log.cleaner.min.compaction.lag.ms"),
-        doc: "A record is not compacted before this time, milliseconds.",
-    },
-    ConfigDef {
-        name: "min.insync.replicas",
-        kind: Kind::Int(1),
-        default: "1",
-        synonym: Some("min.insync.replicas"),
-        doc: "Replicas that must be in sync for acks=all to succeed.",
-    },
-    ConfigDef {
-        name: "preallocate",
-        kind: Kind::Bool,
-        default: "false",
-        synonym: Some("log.preallocate"),
-        doc: "Create segments at their full size.",
-    },
-    ConfigDef {
-        name: "retention.bytes",
-        kind: Kind::Long(-1),
-        default: "-1",
-        synonym: Some("log.retention.bytes"),
-        doc: "Size of a partition above which its oldest segments are deleted, bytes; -1 = without limit.",
-    },
-    ConfigDef {
-        name: "retention.ms",
-        kind: Kind::Long(-1),
-        default: "604800000",
-        synonym: Some("log.retention.ms"),
-        doc: "Age above which segments are deleted, milliseconds; -1 = without limit.",
-    },
-    ConfigDef {
-        name: "segment.bytes",
-        kind: Kind::Int(1048576),
-        default: "1073741824",
-        synonym: Some("log.segment.bytes"),
-        doc: "Size of a segment, bytes.",
-    },
-    ConfigDef {
-        name: "segment.index.bytes",
-        kind: Kind::Int(4),
-        default: "10485760",
-        synonym: Some("log.index.size.max.bytes"),
-        doc: "Size of an index file, bytes; accepted, ours are as large as they need to be.",
-    },
-    ConfigDef {
-        name: "segment.jitter.ms",
-        kind: Kind::Long(0),
-        default: "0",
-        synonym: Some("log.roll.jitter.ms"),
-        doc: "Random time taken off segment.ms, milliseconds.",
-    },
-    ConfigDef {
-        name: "segment.ms",
-        kind: Kind::Long(1),
-        default: "604800000",
-        synonym: Some("log.roll.ms"),
-        doc: "Age at which a segment is closed, milliseconds.",
-    },
-    ConfigDef {
-        name: "unclean.leader.election.enable",
-        kind: Kind::Choice(&["false"]),
-        default: "false",
-        synonym: Some("unclean.leader.election.enable"),
-        doc: "Whether a replica that is not in sync may lead. Only false is served.",
-    },
-];
 
 /// Settings of brokers beside the defaults of topics; given at start.
 pub const BROKER: &[ConfigDef] = &[
@@ -426,6 +265,20 @@ impl Kind {
                 Ok(number) if number >= *min => Ok(()),
                 _ => bad(format!("a whole number of at least {min} and at most {}", i32::MAX)),
             },
+            Kind::IntIn(ranges) => {
+                let is_in = |number: i32| ranges.iter().any(|(from, to)| (*from..=*to).contains(&number));
+                match value.trim().parse::<i32>() {
+                    Ok(number) if is_in(number) => Ok(()),
+                    _ => {
+                        let range = |(from, to): &(i32, i32)| match from == to {
+                            true => from.to_string(),
+                            false => format!("from {from} to {to}"),
+                        };
+                        let ranges: Vec<String> = ranges.iter().map(range).collect();
+                        bad(format!("a whole number, {}", ranges.join(" or ")))
+                    }
+                }
+            }
             Kind::Long(min) => match value.trim().parse::<i64>() {
                 Ok(number) if number >= *min => Ok(()),
                 _ => bad(format!("a whole number of at least {min}")),
@@ -456,7 +309,7 @@ impl Kind {
         match self {
             Kind::Bool => 1,
             Kind::Choice(_) | Kind::Text => 2,
-            Kind::Int(_) => 3,
+            Kind::Int(_) | Kind::IntIn(_) => 3,
             Kind::Long(_) => 5,
             Kind::Ratio => 6,
             Kind::List(_) => 7,
@@ -489,6 +342,11 @@ mod tests {
         assert!(check("message.timestamp.type", "logappendtime").is_err());
         assert!(check("cleanup.policy", "compact,delete").is_ok());
         assert!(check("cleanup.policy", "shred").is_err());
+        assert!(
+            check("compression.gzip.level", "-1").is_ok() && check("compression.gzip.level", "9").is_ok()
+        );
+        let message = check("compression.gzip.level", "0").unwrap_err();
+        assert!(message.contains("a whole number, -1 or from 1 to 9"), "{message}");
         assert_eq!(closest("retention.mss"), Some("retention.ms"));
         assert_eq!(closest("something else entirely"), None);
     }

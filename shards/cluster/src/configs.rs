@@ -1,7 +1,8 @@
 //! What a setting is worth: the topic's own value, else the broker's, else the cluster's, else what was given at start,
 //! else the default; and where it came from (Kafka's config sources and synonyms).
 
-use pelton_model::{BrokerConfig, BrokerId, ShardId, TopicConfig};
+use pelton_model::{BrokerConfig, BrokerId, ShardId, StoredCompression, TopicConfig};
+use pelton_wire::compression::Codec;
 
 use crate::config_defs::{self, ConfigDef};
 use crate::image::MetadataImage;
@@ -72,17 +73,24 @@ fn value(image: &MetadataImage, broker: &BrokerConfig, topic: &str, name: &str) 
 impl MetadataImage {
     /// A topic's settings as the hot path reads them. Values were checked when they were set.
     pub fn topic_config(&self, broker: &BrokerConfig, topic: &str) -> TopicConfig {
-        let text = |name| value(self, broker, topic, name);
+        let text = |name: &str| value(self, broker, topic, name);
         let long = |name, otherwise| text(name).trim().parse::<i64>().unwrap_or(otherwise);
-        let int = |name, otherwise| text(name).trim().parse::<i32>().unwrap_or(otherwise);
+        let int = |name: &str, otherwise| text(name).trim().parse::<i32>().unwrap_or(otherwise);
         let ratio = |name, otherwise| {
             text(name).trim().parse::<f64>().map_or(otherwise, |ratio| (ratio * 1e6) as u32)
         };
+        let compression = match text("compression.type").as_str() {
+            "uncompressed" => Some(Codec::None),
+            name => Codec::from_name(name),
+        };
+        let level = |codec: Codec| int(&format!("compression.{}.level", codec.name()), codec.default_level());
         let policies = text("cleanup.policy");
         let policy = |name| policies.split(',').any(|policy| policy.trim() == name);
         let default = TopicConfig::default();
         TopicConfig {
             max_message_bytes: int("max.message.bytes", default.max_message_bytes),
+            compression: compression
+                .map(|codec| StoredCompression { codec: codec.attributes(), level: level(codec) }),
             min_insync_replicas: int("min.insync.replicas", default.min_insync_replicas),
             log_append_time: text("message.timestamp.type") == "LogAppendTime",
             timestamp_before_max_ms: long("message.timestamp.before.max.ms", default.timestamp_before_max_ms),
@@ -129,6 +137,19 @@ mod tests {
         image.apply(2, &[set(ConfigResource::Topic("t".to_string()), "max.message.bytes", "300")]);
         assert_eq!(image.topic_config(&broker, "t").max_message_bytes, 300);
         assert_eq!(image.topic_config(&broker, "u").max_message_bytes, 200);
+        assert_eq!(image.topic_config(&broker, "t").compression, None, "producer");
+        let of_t = ConfigResource::Topic("t".to_string());
+        image.apply(
+            3,
+            &[
+                set(of_t.clone(), "compression.type", "zstd"),
+                set(of_t.clone(), "compression.zstd.level", "-7"),
+            ],
+        );
+        let zstd = Some(StoredCompression { codec: 4, level: -7 });
+        assert_eq!(image.topic_config(&broker, "t").compression, zstd);
+        image.apply(4, &[set(of_t, "compression.type", "uncompressed")]);
+        assert_eq!(image.topic_config(&broker, "t").compression.map(|to| to.codec), Some(0));
         let def = config_defs::topic("max.message.bytes").unwrap();
         let sources: Vec<Source> =
             topic_values(&image, &broker, Some("t"), def).iter().map(|sourced| sourced.source).collect();

@@ -22,4 +22,4 @@ pub use ids::{
 pub use partition_state::{IsrMember, PartitionState};
 pub use prng::Prng;
 pub use time::Now;
-pub use topic_config::TopicConfig;
+pub use topic_config::{StoredCompression, TopicConfig};

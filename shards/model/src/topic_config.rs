@@ -1,11 +1,22 @@
 //! A topic's settings as the hot path reads them. Names, defaults and meanings are Kafka's LogConfig, but for
 //! `flush.messages`, whose default here is 1: flushed before acknowledged (DESIGN section 5).
 
+/// What stored batches are compressed with (`compression.type`, and the codec's level).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StoredCompression {
+    /// The codec as a batch's attributes name it; 0 = uncompressed.
+    pub codec: i16,
+    /// Its level; what numbers mean is the codec's.
+    pub level: i32,
+}
+
 /// Effective values of one topic.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicConfig {
     /// `max.message.bytes`: largest batch as received, bytes.
     pub max_message_bytes: i32,
+    /// `compression.type`; none = producer: batches stay as they came.
+    pub compression: Option<StoredCompression>,
     /// `min.insync.replicas`.
     pub min_insync_replicas: i32,
     /// `message.timestamp.type` = LogAppendTime.
@@ -66,6 +77,7 @@ impl Default for TopicConfig {
     fn default() -> TopicConfig {
         TopicConfig {
             max_message_bytes: 1_048_588,
+            compression: None,
             min_insync_replicas: 1,
             log_append_time: false,
             timestamp_before_max_ms: i64::MAX,

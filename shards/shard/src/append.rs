@@ -12,9 +12,10 @@ use pelton_wire::records;
 
 use crate::Shard;
 use crate::api::partition::PartitionAnswer;
+use crate::recompress;
 
 /// Most bytes that may come out of a batch whose records have to be looked at.
-const UNPACK_BYTES_MAX: usize = 128 * 1024 * 1024;
+pub(crate) const UNPACK_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// What became of an append.
 pub enum AppendOutcome {
@@ -31,7 +32,7 @@ pub enum AppendOutcome {
     },
 }
 
-fn refuse(error: ErrorCode, message: impl Into<String>) -> AppendOutcome {
+pub(crate) fn refuse(error: ErrorCode, message: impl Into<String>) -> AppendOutcome {
     AppendOutcome::Refused(PartitionAnswer::produce_error(error, Some(message.into())))
 }
 
@@ -59,6 +60,15 @@ impl Shard {
         {
             return outcome;
         }
+        let records = match local.config.compression {
+            None => records,
+            Some(to) => {
+                match recompress::batch_as_stored(&local.config, to, &batch, records, &self.storage) {
+                    Ok(records) => records,
+                    Err(refused) => return refused,
+                }
+            }
+        };
         let leader_epoch = local.state.leader_epoch();
         let appended = self.storage.append(slot, records, leader_epoch, log_append_time_ms);
         let timestamp_ms = log_append_time_ms.unwrap_or(batch.max_timestamp);
@@ -175,7 +185,7 @@ fn check_producer(
     }
 }
 
-fn refuse_batch(error: BatchError) -> AppendOutcome {
+pub(crate) fn refuse_batch(error: BatchError) -> AppendOutcome {
     let code = error.error_code();
     refuse(code, error.to_string())
 }

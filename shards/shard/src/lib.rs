@@ -23,6 +23,7 @@ mod metadata;
 mod partitions;
 mod producing;
 pub mod purgatory;
+mod recompress;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod shard;

@@ -89,15 +89,16 @@ pub fn emptied(batch: &[u8]) -> Result<Vec<u8>, BatchError> {
 }
 
 /// What of a batch's header may change.
-struct Header {
-    attributes: i16,
-    base_timestamp_ms: i64,
-    max_timestamp_ms: i64,
-    count: i32,
+pub(crate) struct Header {
+    pub attributes: i16,
+    pub base_timestamp_ms: i64,
+    pub max_timestamp_ms: i64,
+    pub count: i32,
 }
 
 impl Header {
-    fn of(info: &BatchInfo) -> Header {
+    /// As it is.
+    pub fn of(info: &BatchInfo) -> Header {
         Header {
             attributes: info.attributes,
             base_timestamp_ms: info.base_timestamp,
@@ -107,7 +108,8 @@ impl Header {
     }
 }
 
-fn assemble(original: &[u8], header: &Header, packed: &[u8]) -> Vec<u8> {
+/// The batch with this header around `packed`; its CRC follows.
+pub(crate) fn assemble(original: &[u8], header: &Header, packed: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES + packed.len());
     bytes.extend_from_slice(&original[..HEADER_BYTES]);
     bytes.extend_from_slice(packed);
@@ -123,7 +125,7 @@ fn assemble(original: &[u8], header: &Header, packed: &[u8]) -> Vec<u8> {
 }
 
 /// A record's bytes behind its length.
-fn take_record<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], WireError> {
+pub(crate) fn take_record<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], WireError> {
     let length = usize::try_from(reader.varint()?).map_err(|_| WireError::NegativeLength)?;
     reader.take(length)
 }

@@ -1,9 +1,13 @@
 //! The codecs of record batches. Output is capped: a few bytes from a client must not become gigabytes here.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
 /// Longest history a zstd frame may ask for: 8 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// The first level whose frames would ask for more.
+const ZSTD_LONG_WINDOW_LEVEL: i32 = 20;
+/// The level of gzip that stands for its own default.
+const GZIP_DEFAULT_LEVEL: i32 = -1;
 /// First bytes of Java's snappy framing ("xerial").
 const XERIAL_MAGIC: &[u8] = &[0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const XERIAL_HEADER_BYTES: usize = 16;
@@ -40,6 +44,16 @@ impl Codec {
     /// Kafka's name.
     pub fn name(self) -> &'static str {
         ["none", "gzip", "snappy", "lz4", "zstd"][self as usize]
+    }
+
+    /// The level Kafka compresses at unless told otherwise.
+    pub fn default_level(self) -> i32 {
+        match self {
+            Codec::Gzip => GZIP_DEFAULT_LEVEL,
+            Codec::Lz4 => 9,
+            Codec::Zstd => 3,
+            Codec::None | Codec::Snappy => 0,
+        }
     }
 
     /// By Kafka's name.
@@ -79,23 +93,41 @@ pub fn decompress(codec: Codec, bytes: &[u8], cap_bytes: usize) -> Result<Vec<u8
     }
 }
 
-/// Compresses `bytes`.
+/// Compresses `bytes` at the codec's default level.
 pub fn compress(codec: Codec, bytes: &[u8]) -> Result<Vec<u8>, CompressionError> {
+    compress_at(codec, codec.default_level(), bytes)
+}
+
+/// Compresses `bytes`. Levels are those of Kafka's `compression.gzip.level` and `compression.zstd.level`; snappy has none, and
+/// lz4 is always the fast one.
+pub fn compress_at(codec: Codec, level: i32, bytes: &[u8]) -> Result<Vec<u8>, CompressionError> {
     match codec {
         Codec::None => Ok(bytes.to_vec()),
         Codec::Gzip => {
+            let level = match level {
+                1..=9 => flate2::Compression::new(level as u32),
+                _ => flate2::Compression::default(),
+            };
             let mut out = Vec::new();
-            let mut encoder = flate2::read::GzEncoder::new(bytes, flate2::Compression::default());
-            encoder.read_to_end(&mut out).map_err(codec_error)?;
+            flate2::read::GzEncoder::new(bytes, level).read_to_end(&mut out).map_err(codec_error)?;
             Ok(out)
         }
         Codec::Snappy => compress_snappy(bytes),
         Codec::Lz4 => {
             let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
-            std::io::Write::write_all(&mut encoder, bytes).map_err(codec_error)?;
+            encoder.write_all(bytes).map_err(codec_error)?;
             encoder.finish().map_err(codec_error)
         }
-        Codec::Zstd => zstd::stream::encode_all(bytes, 0).map_err(codec_error),
+        Codec::Zstd => {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), level).map_err(codec_error)?;
+            // A small input gets a small window, and its readers need little memory.
+            encoder.set_pledged_src_size(Some(bytes.len() as u64)).map_err(codec_error)?;
+            if level >= ZSTD_LONG_WINDOW_LEVEL {
+                encoder.window_log(ZSTD_WINDOW_LOG_MAX).map_err(codec_error)?;
+            }
+            encoder.write_all(bytes).map_err(codec_error)?;
+            encoder.finish().map_err(codec_error)
+        }
     }
 }
 
@@ -164,6 +196,30 @@ mod tests {
         }
         let raw = snap::raw::Encoder::new().compress_vec(&bytes).unwrap();
         assert_eq!(decompress(Codec::Snappy, &raw, bytes.len()).unwrap(), bytes);
+    }
+
+    #[test]
+    fn every_level_round_trips_and_high_ones_pack_tighter() {
+        let bytes: Vec<u8> = (0..300_000u32).flat_map(|i| (i * i % 1013).to_le_bytes()).collect();
+        let packed = |codec, level| {
+            let packed = compress_at(codec, level, &bytes).unwrap();
+            assert_eq!(decompress(codec, &packed, bytes.len()).unwrap(), bytes, "{codec:?} {level}");
+            packed.len()
+        };
+        assert!(packed(Codec::Gzip, 9) < packed(Codec::Gzip, 1));
+        assert_eq!(packed(Codec::Gzip, -1), packed(Codec::Gzip, 6));
+        assert!(packed(Codec::Zstd, 19) <= packed(Codec::Zstd, 1));
+        for level in [-131_072, -5, 3, 22] {
+            packed(Codec::Zstd, level);
+        }
+        packed(Codec::Lz4, 17);
+    }
+
+    #[test]
+    fn the_tightest_level_stays_readable_with_a_window_of_8_mib() {
+        let bytes = vec![3; (9 << 20) + 1];
+        let packed = compress_at(Codec::Zstd, 22, &bytes).unwrap();
+        assert_eq!(decompress(Codec::Zstd, &packed, bytes.len()).unwrap().len(), bytes.len());
     }
 
     #[test]

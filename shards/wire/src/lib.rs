@@ -15,6 +15,7 @@ pub mod header;
 pub mod messages;
 pub mod primitives;
 pub mod produce;
+pub mod recompress;
 pub mod record_batch;
 pub mod records;
 

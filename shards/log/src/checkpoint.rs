@@ -3,7 +3,12 @@
 //!
 //! ```text
 //! file = magic 8 | crc32c 4 of all that follows | version 4 | generation 8 | length 8 | rkyv archive
+//!        | version 3 only, within the length: cuts (topic id 16, partition 4, number 8, end 8), length of the archive
+//!          8
 //! ```
+//! Version 3 is written where a log was cut, which logs with one replica never are.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use pelton_model::limits::BLOCK_BYTES;
@@ -17,6 +22,8 @@ use crate::types::RecoveryError;
 
 const MAGIC: [u8; 8] = *b"PLTNCKP\n";
 const VERSION: u32 = 2;
+const VERSION_CUTS: u32 = 3;
+const CUT_BYTES: usize = 36;
 const HEADER_BYTES: usize = 32;
 /// No log comes this far; beyond it sums could overflow.
 const OFFSET_MAX: i64 = i64::MAX / 2;
@@ -104,6 +111,18 @@ pub struct Checkpoint {
     pub doomed: Vec<DoomedData>,
     /// Opaque metadata image.
     pub metadata: Vec<u8>,
+    /// The last cut of each log that was ever cut.
+    #[rkyv(with = rkyv::with::Skip)]
+    pub cuts: BTreeMap<PartitionKey, CutData>,
+}
+
+/// The last cut of a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CutData {
+    /// Its number.
+    pub number: u64,
+    /// Where the log ended then; no record need have been just before that.
+    pub end: Offset,
 }
 
 /// What a slot holds.
@@ -119,14 +138,18 @@ impl Checkpoint {
     pub fn encode(&self) -> Bytes {
         // Archiving plain data into memory has no failure but memory itself.
         let archive = rkyv::to_bytes::<rkyv::rancor::Error>(self).unwrap_or_default();
-        let end = HEADER_BYTES + archive.len();
+        let cuts = encode_cuts(&self.cuts, archive.len());
+        let version = if cuts.is_empty() { VERSION } else { VERSION_CUTS };
+        let archive_end = HEADER_BYTES + archive.len();
+        let end = archive_end + cuts.len();
         let mut buffer = AlignedBuffer::zeroed(AlignedBuffer::round_up(end));
         let bytes = buffer.as_mut_slice();
         bytes[..8].copy_from_slice(&MAGIC);
-        bytes[12..16].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[12..16].copy_from_slice(&version.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.generation.to_le_bytes());
-        bytes[24..32].copy_from_slice(&(archive.len() as u64).to_le_bytes());
-        bytes[HEADER_BYTES..end].copy_from_slice(&archive);
+        bytes[24..32].copy_from_slice(&((end - HEADER_BYTES) as u64).to_le_bytes());
+        bytes[HEADER_BYTES..archive_end].copy_from_slice(&archive);
+        bytes[archive_end..end].copy_from_slice(&cuts);
         let crc = crc32c(&bytes[12..end]);
         bytes[8..12].copy_from_slice(&crc.to_le_bytes());
         buffer.freeze()
@@ -177,20 +200,61 @@ impl Checkpoint {
         if crc32c(&bytes[12..end]) != crc {
             return Ok(Slot::Invalid);
         }
-        if version != VERSION {
-            return Err(RecoveryError::Format { found: version, known: VERSION });
-        }
+        let body = &bytes[HEADER_BYTES..end];
+        let split = match version {
+            VERSION => Some((body, BTreeMap::new())),
+            VERSION_CUTS => decode_cuts(body),
+            _ => return Err(RecoveryError::Format { found: version, known: VERSION_CUTS }),
+        };
+        let Some((body, cuts)) = split else {
+            return Err(RecoveryError::Corrupt {
+                cause: "a checkpoint has a right checksum but its cuts do not parse".to_string(),
+                remedy: crate::recovery::REMEDY.to_string(),
+            });
+        };
         // The archive is read in place only if aligned; files arrive at any address.
-        let mut archive = rkyv::util::AlignedVec::<16>::with_capacity(length as usize);
-        archive.extend_from_slice(&bytes[HEADER_BYTES..end]);
+        let mut archive = rkyv::util::AlignedVec::<16>::with_capacity(body.len());
+        archive.extend_from_slice(body);
         match rkyv::from_bytes::<Checkpoint, rkyv::rancor::Error>(&archive) {
-            Ok(checkpoint) => Ok(Slot::Valid(Box::new(checkpoint))),
+            Ok(checkpoint) => Ok(Slot::Valid(Box::new(Checkpoint { cuts, ..checkpoint }))),
             Err(error) => Err(RecoveryError::Corrupt {
                 cause: format!("a checkpoint has a right checksum but does not parse: {error}"),
                 remedy: crate::recovery::REMEDY.to_string(),
             }),
         }
     }
+}
+
+/// The table behind the archive; empty without cuts.
+fn encode_cuts(cuts: &BTreeMap<PartitionKey, CutData>, archive_length: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(cuts.len() * CUT_BYTES + 8);
+    for (key, cut) in cuts {
+        bytes.extend_from_slice(key.topic_id.0.as_bytes());
+        bytes.extend_from_slice(&key.partition.to_le_bytes());
+        bytes.extend_from_slice(&cut.number.to_le_bytes());
+        bytes.extend_from_slice(&cut.end.0.to_le_bytes());
+    }
+    if !bytes.is_empty() {
+        bytes.extend_from_slice(&(archive_length as u64).to_le_bytes());
+    }
+    bytes
+}
+
+fn decode_cuts(body: &[u8]) -> Option<(&[u8], BTreeMap<PartitionKey, CutData>)> {
+    let (body, length) = body.split_last_chunk::<8>()?;
+    let (archive, table) = body.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let rows = table.chunks_exact(CUT_BYTES);
+    let whole = rows.remainder().is_empty();
+    let row = |row: &[u8]| {
+        let topic_id = TopicId(Uuid::from_slice(row.get(..16)?).ok()?);
+        let partition = i32::from_le_bytes(row.get(16..20)?.try_into().ok()?);
+        let number = u64::from_le_bytes(row.get(20..28)?.try_into().ok()?);
+        let end = Offset(i64::from_le_bytes(row.get(28..)?.try_into().ok()?));
+        let sound = (0..=OFFSET_MAX).contains(&end.0);
+        Some((PartitionKey { topic_id, partition }, CutData { number, end })).filter(|_| sound)
+    };
+    let cuts: Option<BTreeMap<_, _>> = rows.map(row).collect();
+    Some((archive, cuts.filter(|_| whole)?))
 }
 
 impl SegmentData {
@@ -227,16 +291,35 @@ mod tests {
         Checkpoint { generation: 8, incarnation: 5, partitions: vec![partition], ..Checkpoint::default() }
     }
 
+    /// The same with logs that were cut.
+    fn cut_sample() -> Checkpoint {
+        let key = |partition| PartitionKey { topic_id: TopicId(Uuid::from_u128(9)), partition };
+        let cut = |number, end| CutData { number, end: Offset(end) };
+        Checkpoint { cuts: [(key(2), cut((7 << 32) | 1, 9)), (key(3), cut(8 << 32, 0))].into(), ..sample() }
+    }
+
     #[test]
     fn comes_back_from_any_address() {
-        let file = sample().encode();
-        for shift in 0..9 {
-            let mut shifted = vec![0; shift];
-            shifted.extend_from_slice(&file);
-            let Ok(Slot::Valid(found)) = Checkpoint::decode(&shifted[shift..]) else {
-                panic!("shift {shift}")
-            };
-            assert_eq!(*found, sample());
+        for checkpoint in [sample(), cut_sample()] {
+            let file = checkpoint.encode();
+            for shift in 0..9 {
+                let mut shifted = vec![0; shift];
+                shifted.extend_from_slice(&file);
+                let Ok(Slot::Valid(found)) = Checkpoint::decode(&shifted[shift..]) else {
+                    panic!("shift {shift}")
+                };
+                assert_eq!(*found, checkpoint);
+            }
+        }
+    }
+
+    #[test]
+    fn without_cuts_it_is_of_version_2_and_behind_it_nothing_is_guessed() {
+        let version = |checkpoint: &Checkpoint| checkpoint.encode()[12..16].to_vec();
+        assert_eq!(version(&sample()), VERSION.to_le_bytes());
+        assert_eq!(version(&cut_sample()), VERSION_CUTS.to_le_bytes());
+        for body in [&b"1234567"[..], &[0xFF; 8], &[0; 40]] {
+            assert!(decode_cuts(body).is_none(), "{body:?}");
         }
     }
 
@@ -266,7 +349,7 @@ mod tests {
 
     #[test]
     fn damage_and_tears_are_noticed() {
-        let file = sample().encode();
+        let file = cut_sample().encode();
         let length = u64::from_le_bytes(file[24..32].try_into().unwrap()) as usize;
         for at in 0..HEADER_BYTES + length {
             let mut bad = file.to_vec();

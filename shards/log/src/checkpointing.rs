@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pelton_model::Now;
 
-use crate::checkpoint::{Checkpoint, PartitionData};
+use crate::checkpoint::{Checkpoint, CutData, PartitionData};
 use crate::disk::{CheckpointFile, DiskEffect, DiskError};
 use crate::partition::PartitionLog;
 use crate::sabotage::Sabotage;
@@ -130,6 +130,7 @@ impl Storage {
         let Some(mut from) = *next else { return };
         if std::mem::take(&mut checkpointing.disturbed) && from > 0 {
             checkpoint.partitions.clear();
+            checkpoint.cuts.clear();
             from = 0;
             checkpointing.restarts += 1;
         }
@@ -141,6 +142,10 @@ impl Storage {
             if let Some(partition) = partition {
                 let snapshot = snapshots.partition(PartitionSlot((from + slot) as u32));
                 checkpoint.partitions.push(partition_data(partition, snapshot));
+                if partition.cut > 0 && !self.config.sabotaged(Sabotage::CutForgotten) {
+                    let cut = CutData { number: partition.cut, end: partition.cut_end };
+                    checkpoint.cuts.insert(partition.key, cut);
+                }
             }
         }
         *next = (to < self.partitions.len()).then_some(to);

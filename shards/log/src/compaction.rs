@@ -180,7 +180,8 @@ impl Storage {
         high_watermark: Offset,
         last_offsets: BTreeMap<i64, Offset>,
     ) -> bool {
-        let Some(partition) = self.partition(slot).filter(|_| self.compaction.is_none()) else {
+        let found = self.partition(slot).filter(|partition| partition.cutting.is_none());
+        let Some(partition) = found.filter(|_| self.compaction.is_none()) else {
             return false;
         };
         let sources: Vec<Source> = self
@@ -253,7 +254,9 @@ impl Storage {
         else {
             return;
         };
-        let wanted = self.partition(compaction.slot).is_some_and(|partition| partition.config.compacted);
+        let wanted = self
+            .partition(compaction.slot)
+            .is_some_and(|partition| partition.config.compacted && partition.cutting.is_none());
         let step = match compaction.failed.take() {
             Some(failure) => Err(failure),
             None if ends || !wanted => Err(Failure::later()),
@@ -365,14 +368,12 @@ impl Storage {
     fn announce(&mut self, compaction: &mut Compaction) -> Result<(), Failure> {
         let end = Offset(compaction.map.latest + 1);
         let count = compaction.sources.partition_point(|source| source.name.base_offset < end);
-        let life = self.checkpointing.incarnation & !u64::from(u32::MAX);
         let mut from = 0;
         let mut commit = 0;
         while from < count {
             let to = group_end(&compaction.sources[..count], from, compaction.config.segment_bytes);
-            self.next_generation += 1;
             let base_offset = compaction.sources[from].name.base_offset;
-            let name = SegmentName { base_offset, generation: life | u64::from(self.next_generation) };
+            let name = SegmentName { base_offset, generation: self.fresh_generation() };
             let payload = Bytes::copy_from_slice(&name.generation.to_le_bytes());
             let (slot, key) = (compaction.slot, compaction.key);
             commit = self.push_fact(EntryKind::CleanedSegment, Some(slot), key, base_offset, payload, true).0;

@@ -14,7 +14,7 @@ use pelton_wire::record_batch::{self, BatchInfo, BatchIter};
 use crate::checkpoint::{Checkpoint, SegmentData};
 use crate::disk::{FileKind, SegmentFile};
 use crate::frame::{self, Entry, EntryKind};
-use crate::recovery::{Found, corrupt, whole_frames};
+use crate::recovery::{EntryPlace, Found, KnownCuts, corrupt, whole_frames};
 use crate::segment::SegmentName;
 use crate::types::{DiskImage, RecoveryError};
 
@@ -33,6 +33,8 @@ struct Place {
     laid_end: Offset,
     segment: Option<SegmentName>,
     length: u64,
+    /// Of segments that begin.
+    generation: u64,
 }
 
 impl Place {
@@ -42,7 +44,7 @@ impl Place {
             return None;
         }
         if begins || self.segment.is_none() {
-            let name = SegmentName { base_offset: Offset(info.base_offset), generation: 0 };
+            let name = SegmentName { base_offset: Offset(info.base_offset), generation: self.generation };
             (self.segment, self.length) = (Some(name), 0);
         }
         let position = self.length;
@@ -69,6 +71,7 @@ impl DirectBatches {
         checkpoint: &Checkpoint,
         image: &DiskImage,
         frames: &[Found],
+        cuts: &KnownCuts,
     ) -> Result<DirectBatches, RecoveryError> {
         let mut found = DirectBatches::default();
         let mut places = places_of(checkpoint);
@@ -80,8 +83,8 @@ impl DirectBatches {
             let Some(entries) = frame::entries(&image.journal, frame.position, &frame.header) else {
                 return Err(corrupt(format!("journal group {sequence} does not parse")));
             };
-            for entry in &entries {
-                let Some(wanted) = wanted(&mut places, entry) else { continue };
+            for (index, entry) in entries.iter().enumerate() {
+                let Some(wanted) = wanted(&mut places, entry, cuts, (sequence, index)) else { continue };
                 if sequence > proven && !std::mem::replace(&mut searched, true) {
                     proven = proven.max(proven_by_all(checkpoint, &image.journal));
                 }
@@ -127,6 +130,7 @@ fn places_of(checkpoint: &Checkpoint) -> BTreeMap<PartitionKey, Place> {
             laid_end: Offset(data.laid_end_offset),
             segment: active.map(SegmentData::name),
             length: active.map_or(0, |segment| segment.length),
+            generation: checkpoint.cuts.get(&data.key()).map_or(0, |cut| cut.number),
         };
         (data.key(), place)
     };
@@ -134,8 +138,26 @@ fn places_of(checkpoint: &Checkpoint) -> BTreeMap<PartitionKey, Place> {
 }
 
 /// Moves the partition's place over an entry; what to look for if the entry is a direct batch.
-fn wanted(places: &mut BTreeMap<PartitionKey, Place>, entry: &Entry) -> Option<Wanted> {
+fn wanted(
+    places: &mut BTreeMap<PartitionKey, Place>,
+    entry: &Entry,
+    cuts: &KnownCuts,
+    at: EntryPlace,
+) -> Option<Wanted> {
     let is_direct = entry.kind == EntryKind::Direct;
+    if let Some(number) = entry.cut_number() {
+        if cuts.cover(entry.key, at) {
+            return None;
+        }
+        let known = places.contains_key(&entry.key) || entry.kind == EntryKind::Restart;
+        if known {
+            let place = places.entry(entry.key).or_default();
+            let end =
+                if entry.kind == EntryKind::Restart { entry.value } else { place.laid_end.min(entry.value) };
+            *place = Place { laid_end: end, generation: number, ..Place::default() };
+        }
+        return None;
+    }
     if !(is_direct || entry.kind == EntryKind::Batches) || entry.is_void() {
         return None;
     }
@@ -146,11 +168,16 @@ fn wanted(places: &mut BTreeMap<PartitionKey, Place>, entry: &Entry) -> Option<W
     let begins = entry.begins_segment();
     if !is_direct {
         for (index, (info, _)) in BatchIter::new(&entry.payload).enumerate() {
-            place.next(&info, begins && index == 0);
+            if !cuts.took(entry.key, at, Offset(info.last_offset())) {
+                place.next(&info, begins && index == 0);
+            }
         }
         return None;
     }
     let info = record_batch::peek(&entry.payload)?;
+    if cuts.took(entry.key, at, Offset(info.last_offset())) {
+        return None;
+    }
     let (name, position) = place.next(&info, begins)?;
     let file = name.file(entry.key, FileKind::Log);
     Some(Wanted { file, position, info })

@@ -213,7 +213,10 @@ impl Storage {
     }
 
     pub(crate) fn drop_partition(&mut self, slot: PartitionSlot, due_ns: u64) {
-        let Some(partition) = self.partitions.get_mut(slot.0 as usize).and_then(Option::take) else { return };
+        let Some(mut partition) = self.partitions.get_mut(slot.0 as usize).and_then(Option::take) else {
+            return;
+        };
+        self.forget_cut(slot, partition.cutting.take());
         if self.by_key.get(&partition.key) == Some(&slot) {
             self.by_key.remove(&partition.key);
         }

@@ -24,6 +24,8 @@ const VERSION: u16 = 3;
 pub const BEGINS_SEGMENT: u8 = 1;
 /// Flag of an entry: its partition was gone when the group was sealed.
 pub const VOID: u8 = 2;
+/// Flag of an entry of batches: a leader stamped them, and they may begin, and have gaps, anywhere behind `value`.
+pub const FOLLOWED: u8 = 4;
 
 const CRC_FROM: usize = 12;
 
@@ -40,6 +42,11 @@ pub enum EntryKind {
     Direct = 5,
     /// Compaction is about to write a segment at base offset `value`; the payload is its generation, 8 bytes.
     CleanedSegment = 6,
+    /// No batch of the partition that reaches beyond `value` is in its log any more. The payload is the number of the cut, 8
+    /// bytes, which is the generation of segments begun from here on, and that of the cut before, 8 bytes.
+    Cut = 7,
+    /// The partition's log is empty and begins at `value`; the payload is as of a cut.
+    Restart = 8,
 }
 
 impl EntryKind {
@@ -50,6 +57,8 @@ impl EntryKind {
             EntryKind::LogStartOffset,
             EntryKind::Direct,
             EntryKind::CleanedSegment,
+            EntryKind::Cut,
+            EntryKind::Restart,
         ];
         kinds.into_iter().find(|kind| *kind as u8 == number)
     }
@@ -96,6 +105,25 @@ impl Entry {
     /// Its partition was gone when it was written.
     pub fn is_void(&self) -> bool {
         self.flags & VOID != 0
+    }
+
+    /// A leader stamped its batches; `value` is where the log ended before them.
+    pub fn is_followed(&self) -> bool {
+        self.flags & FOLLOWED != 0
+    }
+
+    /// The number of a cut.
+    pub fn cut_number(&self) -> Option<u64> {
+        let is_cut = matches!(self.kind, EntryKind::Cut | EntryKind::Restart);
+        self.payload.first_chunk().filter(|_| is_cut).map(|bytes| u64::from_le_bytes(*bytes))
+    }
+
+    /// The number of the cut before a cut; 0 = there was none.
+    pub fn cut_before(&self) -> u64 {
+        self.payload
+            .get(8..)
+            .and_then(|bytes| bytes.first_chunk())
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes))
     }
 
     /// A new segment begins with its first batch.

@@ -57,9 +57,28 @@ impl SparseIndex {
             });
             self.since_entry = 0;
         }
-        self.since_entry += length;
+        self.since_entry = self.since_entry.saturating_add(length);
         self.covered += length;
         self.max_timestamp = self.max_timestamp.max(max_timestamp);
+    }
+
+    /// The segment has `length` bytes only from now on: covers what is known to be whole below that.
+    pub fn cut_back(&mut self, length: u64) {
+        if length >= self.covered {
+            return;
+        }
+        let kept = self.entries.partition_point(|entry| u64::from(entry.position) < length);
+        self.entries.truncate(kept);
+        let last = self.entries.pop();
+        self.covered = last.map_or(0, |last| u64::from(last.position));
+        self.max_timestamp = last.map_or(i64::MIN, |last| last.max_timestamp_before);
+        // What is before the entry that went reached as far as it takes to have one.
+        self.since_entry = u64::MAX / 2;
+    }
+
+    /// Largest timestamp of the batches it covers.
+    pub fn max_timestamp(&self) -> i64 {
+        self.max_timestamp
     }
 
     /// Where to begin looking for the batch that holds `offset`.

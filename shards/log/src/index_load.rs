@@ -47,6 +47,23 @@ impl Storage {
         out.push(DiskEffect::SegmentRead { ticket, file, position: 0, length });
     }
 
+    /// A segment was cut: what its index knows of what is gone goes, and what it then lacks is read again.
+    pub(crate) fn cut_index(
+        &mut self,
+        slot: PartitionSlot,
+        name: SegmentName,
+        out: &mut Vec<DiskEffect>,
+        progress: &mut Progress,
+    ) {
+        let Some(partition) = self.partition_mut(slot) else { return };
+        let Some(at) = partition.segment_at(name) else { return };
+        let segment = &mut partition.segments[at];
+        let Some(mut index) = segment.index.take() else { return };
+        index.cut_back(segment.length);
+        self.loads.insert((slot, name), IndexLoad { index, waiters: Vec::new() });
+        self.scan_on(slot, name, out, progress);
+    }
+
     pub(crate) fn handle_load_index(
         &mut self,
         slot: PartitionSlot,
@@ -139,7 +156,9 @@ impl Storage {
             && let Some(partition) = self.partition_mut(slot)
             && let Some(at) = partition.segment_at(name)
         {
-            partition.segments[at].index = Some(load.index);
+            let segment = &mut partition.segments[at];
+            segment.max_timestamp_ms = segment.max_timestamp_ms.min(load.index.max_timestamp());
+            segment.index = Some(load.index);
             self.note_loaded(slot, name);
         }
         for token in load.waiters {

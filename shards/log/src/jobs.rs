@@ -20,6 +20,8 @@ pub(crate) enum Goal {
     Read { offset: Offset, max_bytes: usize, upper: Offset, whole_first: bool, into_memory: bool },
     /// The first record, below `upper`, whose timestamp is at least `timestamp_ms`.
     Timestamp { timestamp_ms: i64, upper: Offset },
+    /// Where the first batch begins that reaches beyond `to`.
+    Cut { to: Offset },
     /// The record with the largest timestamp, which is `timestamp_ms` by the batches' headers.
     MaxTimestamp { timestamp_ms: i64, upper: Offset },
 }
@@ -42,6 +44,8 @@ pub(crate) struct Job {
 pub(crate) enum Outcome {
     Read(ReadPlan),
     Lookup(Option<FoundTimestamp>),
+    /// Where the batch begins, and with which offset; none: there is none.
+    Cut(Option<(SegmentName, u64, Offset)>),
 }
 
 /// What to do about a batch that was looked at.
@@ -81,7 +85,7 @@ impl Storage {
                 return None;
             };
             let position = job.position.unwrap_or_else(|| match job.goal {
-                Goal::Read { offset, .. } => index.floor_offset(offset),
+                Goal::Read { offset, .. } | Goal::Cut { to: offset } => index.floor_offset(offset),
                 Goal::Timestamp { timestamp_ms, .. } | Goal::MaxTimestamp { timestamp_ms, .. } => {
                     index.floor_timestamp(timestamp_ms)
                 }
@@ -156,6 +160,11 @@ impl Storage {
     fn look_at(&mut self, job: &Job, info: &BatchInfo, position: u64) -> Verdict {
         match job.goal {
             Goal::Read { .. } => self.look_for_offset(job, info, position),
+            Goal::Cut { to } if info.last_offset() < to.0 => Verdict::Next,
+            Goal::Cut { .. } => {
+                let place = (job.segment, position, Offset(info.base_offset));
+                Verdict::Done(Outcome::Cut(Some(place)))
+            }
             Goal::Timestamp { timestamp_ms, .. } | Goal::MaxTimestamp { timestamp_ms, .. } => {
                 let start = self.log_start_offset(job.slot).0;
                 let fits = info.max_timestamp >= timestamp_ms && info.last_offset() >= start;
@@ -268,6 +277,8 @@ impl Storage {
 fn finish(token: ReadToken, job: &Job, outcome: Result<Outcome, String>, progress: &mut Progress) {
     match (outcome, job.goal) {
         (Ok(Outcome::Read(plan)), _) => progress.reads.push((token, Ok(plan))),
+        (Ok(Outcome::Cut(place)), _) => progress.cut_places.push((job.slot, Ok(place))),
+        (Err(text), Goal::Cut { .. }) => progress.cut_places.push((job.slot, Err(text))),
         (Ok(Outcome::Lookup(found)), _) => progress.lookups.push((token, Ok(found))),
         (Err(text), Goal::Read { .. }) => progress.reads.push((token, Err(text))),
         (Err(text), _) => progress.lookups.push((token, Err(text))),

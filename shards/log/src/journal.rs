@@ -39,6 +39,8 @@ pub struct Pending {
     pub log_append_time_ms: Option<i64>,
     /// Only the batch's header goes into the group, the batch straight to its segment.
     pub direct: bool,
+    /// Offsets and epochs are in the batches: a leader gave them.
+    pub stamped: bool,
 }
 
 impl Pending {

@@ -75,7 +75,7 @@ impl Storage {
             self.ready.remove(&slot);
             return;
         };
-        if partition.laying.is_some() || partition.reading_partial {
+        if partition.laying.is_some() || partition.reading_partial || partition.cut_is_due() {
             return;
         }
         let Some(plan) = plan(partition, flushed, write_bytes) else {
@@ -122,9 +122,10 @@ impl Storage {
         out: &mut Vec<DiskEffect>,
     ) {
         let Some(partition) = self.partition_mut(slot) else { return };
-        let Some(first) = partition.tail.get(plan.from).map(|batch| batch.fact.base_offset) else { return };
+        let Some(first) = partition.tail.get(plan.from) else { return };
+        let (base_offset, generation) = (first.fact.base_offset, first.generation);
         let sealed = partition.segments.last().map(Segment::name);
-        partition.segments.push(Segment::new(first, now.wall_ms));
+        partition.segments.push(Segment { generation, ..Segment::new(base_offset, now.wall_ms) });
         partition.partial = Some(Vec::new());
         if let Some(sealed) = sealed {
             self.seal_segment(slot, sealed, out);

@@ -64,7 +64,9 @@ impl Storage {
                     continue;
                 }
                 let partition = self.partitions.get(slot.0 as usize).and_then(Option::as_ref);
-                let Some(partition) = partition.filter(|p| p.laying.is_none() && !p.reading_partial) else {
+                let Some(partition) =
+                    partition.filter(|p| p.laying.is_none() && !p.reading_partial && !p.cut_is_due())
+                else {
                     continue;
                 };
                 match plan(partition, flushed, PIECE_BYTES_MAX) {

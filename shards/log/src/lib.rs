@@ -6,6 +6,7 @@ mod checkpoint;
 mod checkpointing;
 mod cleaning;
 mod compaction;
+mod cut;
 mod direct;
 mod dirt;
 pub mod disk;

@@ -90,6 +90,11 @@ impl Storage {
                 let behind = |s: &&Segment| s.base_offset > job.segment.base_offset && s.length > 0;
                 partition.segments.iter().find(behind).map(Segment::name)
             }),
+            // It ends in a gap that compaction left.
+            Goal::Cut { to } => {
+                let position = job.position.unwrap_or(0);
+                return Some(Ok(Outcome::Cut(Some((job.segment, position, to)))));
+            }
             _ => self.next_segment(job),
         };
         self.enter(job, next)
@@ -102,7 +107,9 @@ impl Storage {
             Goal::Read { offset, .. } if offset < partition.log_start => {
                 return Some(Err(format!("offset {} of {} was deleted meanwhile", offset.0, partition.key)));
             }
-            Goal::Read { offset, .. } => partition.segment_from(offset).map(Segment::name),
+            Goal::Read { offset, .. } | Goal::Cut { to: offset } => {
+                partition.segment_from(offset).map(Segment::name)
+            }
             // What lies before was looked through, and compaction brings nothing back.
             _ => {
                 let base_offset = Offset(job.segment.base_offset.0 - 1);
@@ -121,6 +128,9 @@ impl Storage {
             let partition = self.partition(job.slot);
             let plan = partition.map(|p| p.read_tail(offset, max_bytes, upper, whole_first));
             return Some(Ok(Outcome::Read(plan.unwrap_or(ReadPlan::Empty))));
+        }
+        if let Goal::Cut { .. } = job.goal {
+            return Some(Ok(Outcome::Cut(None)));
         }
         Some(self.look_through_tail(job).map(Outcome::Lookup))
     }
@@ -164,7 +174,7 @@ impl Storage {
                 (found, upper)
             }
             Goal::MaxTimestamp { upper, .. } => (records::find_max_timestamp(batch, cap), upper),
-            Goal::Read { .. } => return Ok(None),
+            Goal::Read { .. } | Goal::Cut { .. } => return Ok(None),
         };
         let found = found.map_err(|error| error.to_string())?;
         Ok(found.filter(|(offset, _)| *offset >= start.0 && *offset < upper.0).map(

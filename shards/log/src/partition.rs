@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use pelton_model::{Offset, PartitionKey, TopicConfig};
 
+use crate::cut::Cutting;
 use crate::disk::FileKind;
 use crate::segment::{BatchFact, RollState, Segment, SegmentName};
 use crate::types::ReadPlan;
@@ -29,6 +30,8 @@ pub struct TailBatch {
     pub sequence: u64,
     /// A new segment begins with it.
     pub begins_segment: bool,
+    /// The generation of that segment.
+    pub generation: u64,
     /// Its group has only its header: it is stable when it is laid down.
     pub direct: Option<Direct>,
 }
@@ -107,6 +110,12 @@ pub struct PartitionLog {
     /// Deleted, but such batches are still on their way: removed when they have arrived, at this time at the earliest,
     /// monotonic nanoseconds.
     pub removed_at_ns: Option<u64>,
+    /// The number of the last cut, and the generation of segments begun since; 0 = never cut.
+    pub cut: u64,
+    /// Where the log ended then.
+    pub cut_end: Offset,
+    /// A cut that is under way: nothing is appended.
+    pub cutting: Option<Box<Cutting>>,
     /// Records appended since the last group that flushes (`flush.messages`).
     pub records_since_flush: i64,
     resume: VecDeque<Resume>,
@@ -135,6 +144,9 @@ impl PartitionLog {
             planned: None,
             direct_left: 0,
             removed_at_ns: None,
+            cut: 0,
+            cut_end: Offset(0),
+            cutting: None,
             records_since_flush: 0,
             resume: VecDeque::new(),
         }

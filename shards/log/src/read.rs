@@ -27,8 +27,30 @@ impl Storage {
         into_memory: bool,
         out: &mut Vec<DiskEffect>,
     ) -> Result<ReadStart, ReadError> {
+        if offset < self.log_start_offset(slot) {
+            return Err(ReadError::OutOfRange);
+        }
+        self.start_read_of_all(slot, offset, max_bytes, upper, whole_first, into_memory, out)
+    }
+
+    /// As `start_read`, but from [`Storage::base_offset`] on: replicas hold whole batches, also those that reach below the
+    /// log start offset.
+    ///
+    /// # Errors
+    /// [`ReadError::OutOfRange`] if `offset` is below that or above the log end offset.
+    #[allow(clippy::too_many_arguments)]
+    pub fn start_read_of_all(
+        &mut self,
+        slot: PartitionSlot,
+        offset: Offset,
+        max_bytes: usize,
+        upper: Offset,
+        whole_first: bool,
+        into_memory: bool,
+        out: &mut Vec<DiskEffect>,
+    ) -> Result<ReadStart, ReadError> {
         let Some(partition) = self.partition(slot) else { return Err(ReadError::OutOfRange) };
-        if offset < partition.log_start || offset > partition.log_end {
+        if offset < partition.base() || offset > partition.log_end {
             return Err(ReadError::OutOfRange);
         }
         if offset >= upper || (max_bytes == 0 && !whole_first) {

@@ -1,14 +1,16 @@
 //! Recovery: which checkpoint counts, which journal groups follow it, and whether what is missing behind them is a torn
 //! tail (cut) or damage (an error, never a silent cut). What the groups mean is in replay.rs.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
-use pelton_model::Now;
 use pelton_model::limits::BLOCK_BYTES;
+use pelton_model::{Now, Offset, PartitionKey};
 
 use crate::checkpoint::{Checkpoint, Slot};
 use crate::checkpointing::Checkpointing;
 use crate::direct::DirectBatches;
-use crate::frame::{self, FrameHeader};
+use crate::frame::{self, EntryKind, FrameHeader};
 use crate::journal::Journal;
 use crate::replay;
 use crate::sabotage::Sabotage;
@@ -25,6 +27,66 @@ pub(crate) struct Found {
     pub header: FrameHeader,
     /// Where it is.
     pub position: usize,
+}
+
+/// The place of an entry in the journal: its group, and which entry of it.
+pub(crate) type EntryPlace = (u64, usize);
+
+/// The cuts in the journal that a checkpoint knows: each log's, up to its last by then. Of what was appended before them only
+/// that counts which none of them took away; it may still be needed, if no segment has it.
+#[derive(Default)]
+pub(crate) struct KnownCuts {
+    by_key: BTreeMap<PartitionKey, Vec<(EntryPlace, Offset, u64)>>,
+}
+
+impl KnownCuts {
+    fn of(checkpoint: &Checkpoint, journal: &Bytes, frames: &[Found]) -> KnownCuts {
+        let (mut known, mut seen) = (KnownCuts::default(), KnownCuts::default());
+        if checkpoint.cuts.is_empty() {
+            return known;
+        }
+        for found in frames {
+            let entries = frame::entries(journal, found.position, &found.header).unwrap_or_default();
+            for (index, entry) in entries.iter().enumerate() {
+                let Some(number) = entry.cut_number() else { continue };
+                let restart = entry.kind == EntryKind::Restart;
+                let end = if restart { Offset(i64::MIN) } else { entry.value };
+                let cuts = seen.by_key.entry(entry.key).or_default();
+                cuts.push(((found.header.sequence, index), end, entry.cut_before()));
+                if checkpoint.cuts.get(&entry.key).is_some_and(|cut| cut.number == number) {
+                    known.by_key.insert(entry.key, cuts.clone());
+                }
+            }
+        }
+        known
+    }
+
+    /// Whether an entry comes before the last of them, or is it: the checkpoint knows what it says.
+    pub fn cover(&self, key: PartitionKey, place: EntryPlace) -> bool {
+        let last = self.by_key.get(&key).and_then(|cuts| cuts.last());
+        last.is_some_and(|(last, ..)| place <= *last)
+    }
+
+    /// Whether the entry is the last of them.
+    pub fn end_with(&self, key: PartitionKey, place: EntryPlace) -> bool {
+        self.by_key.get(&key).and_then(|cuts| cuts.last()).is_some_and(|(last, ..)| place == *last)
+    }
+
+    /// Whether the journal has any of a log.
+    pub fn any_of(&self, key: PartitionKey) -> bool {
+        self.by_key.contains_key(&key)
+    }
+
+    /// The generation of segments that an entry before one of them began.
+    pub fn generation(&self, key: PartitionKey, place: EntryPlace) -> Option<u64> {
+        self.by_key.get(&key)?.iter().find(|(cut, ..)| place < *cut).map(|(.., before)| *before)
+    }
+
+    /// Whether one of them took a batch away.
+    pub fn took(&self, key: PartitionKey, place: EntryPlace, last_offset: Offset) -> bool {
+        let cuts = self.by_key.get(&key).map_or(&[][..], Vec::as_slice);
+        cuts.iter().any(|(cut, end, _)| place < *cut && last_offset >= *end)
+    }
 }
 
 pub(crate) fn corrupt(cause: String) -> RecoveryError {
@@ -48,7 +110,8 @@ pub(crate) fn recover(
         )));
     }
     let mut frames = follow(&config, &image.journal, &checkpoint);
-    let mut direct = DirectBatches::find(&checkpoint, &image, &frames)?;
+    let cuts = KnownCuts::of(&checkpoint, &image.journal, &frames);
+    let mut direct = DirectBatches::find(&checkpoint, &image, &frames, &cuts)?;
     if config.sabotaged(Sabotage::DirectNotVerified) {
         direct = DirectBatches::unverified(frames.len());
     }
@@ -73,7 +136,7 @@ pub(crate) fn recover(
         ..Checkpointing::default()
     };
     let mut storage = Storage::new(config, journal, checkpointing);
-    let mut recovered = replay::replay(&mut storage, now, *checkpoint, &image.journal, &frames, direct)?;
+    let mut recovered = replay::replay(&mut storage, now, *checkpoint, &image, &frames, (direct, cuts))?;
     recovered.cut_bytes = cut_bytes;
     Ok((storage, recovered))
 }

@@ -25,6 +25,9 @@ pub fn redistribute(
         let checkpoint = clean_checkpoint(shard, slots)?;
         for partition in checkpoint.partitions {
             let to = usize::from(owner(partition.key())).min(new.len() - 1);
+            if let Some(number) = checkpoint.cuts.get(&partition.key()) {
+                new[to].cuts.insert(partition.key(), *number);
+            }
             new[to].partitions.push(partition);
         }
         new[0].doomed.extend(checkpoint.doomed);

@@ -41,10 +41,14 @@ pub enum Sabotage {
     CompactTooMuch,
     /// Recovery believes a header in the journal without looking for the batch in the segment.
     DirectNotVerified,
+    /// A cut of a log is not in the journal.
+    CutNotJournaled,
+    /// A checkpoint does not remember which was the last cut of a log.
+    CutForgotten,
 }
 
 impl Sabotage {
-    /// All of them.
+    /// All that a log with one replica can show.
     pub const ALL: [Sabotage; 19] = [
         Sabotage::AckBeforeFlush,
         Sabotage::CutAtWrongPlace,
@@ -66,6 +70,9 @@ impl Sabotage {
         Sabotage::ForgetLastSequence,
         Sabotage::CompactTooMuch,
     ];
+
+    /// Those that only the log of a follower can show, which the simulator of one node has not.
+    pub const OF_FOLLOWERS: [Sabotage; 2] = [Sabotage::CutNotJournaled, Sabotage::CutForgotten];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -89,6 +96,8 @@ impl Sabotage {
             Sabotage::TombstoneTooEarly => "tombstone-too-early",
             Sabotage::ForgetLastSequence => "forget-last-sequence",
             Sabotage::CompactTooMuch => "compact-too-much",
+            Sabotage::CutNotJournaled => "cut-not-journaled",
+            Sabotage::CutForgotten => "cut-forgotten",
         }
     }
 }

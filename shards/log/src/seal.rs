@@ -29,6 +29,7 @@ impl Storage {
         let sync = forming.sync || sequence <= self.journal.sync_wanted;
         let mut builder = FrameBuilder::new(forming.body_length);
         let mut stretches: Vec<Stretch> = Vec::with_capacity(forming.entries.len());
+        let mut cuts = 0;
         for pending in &forming.entries {
             match pending.kind {
                 EntryKind::Batches => {
@@ -37,6 +38,7 @@ impl Storage {
                 }
                 kind => {
                     builder.push(kind, 0, pending.key, pending.value, &pending.payload);
+                    cuts += usize::from(self.is_cut_awaited(pending, sequence));
                 }
             }
         }
@@ -53,10 +55,11 @@ impl Storage {
             length: bytes.len(),
             state: GroupState::InFlight,
             completion: 0,
-            unlaid: handed.unlaid,
+            // A cut counts as something still to be done: no checkpoint may leave it out before it is.
+            unlaid: handed.unlaid + cuts,
             direct_left,
             memory_bytes: bytes.len() + handed.direct_bytes,
-            resident: handed.unlaid > 0,
+            resident: handed.unlaid + cuts > 0,
             ends: handed.ends,
             flush_due_ns,
         };

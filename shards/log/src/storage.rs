@@ -104,6 +104,10 @@ pub struct Storage {
     pub(crate) compaction_report: Option<CompactionReport>,
     /// Results of compaction so far in this life.
     pub(crate) next_generation: u32,
+    /// Partitions whose log is being cut.
+    pub(crate) cutting: Vec<PartitionSlot>,
+    /// Places that were found for them.
+    pub(crate) cut_places: Vec<CutPlace>,
     starved: Cell<bool>,
     said: Health,
     next_ticket: u64,
@@ -154,6 +158,8 @@ impl Storage {
             compaction: None,
             compaction_report: None,
             next_generation: 0,
+            cutting: Vec::new(),
+            cut_places: Vec::new(),
             starved: Cell::new(false),
             said: Health::Healthy,
             next_ticket: 0,
@@ -306,9 +312,16 @@ impl Storage {
             leader_epoch,
             log_append_time_ms,
             direct,
+            stamped: false,
         };
         let commit = self.journal.push(pending, sync, flush_ms);
         Appended { base_offset, last_offset: Offset(base_offset.0 + records - 1), commit }
+    }
+
+    /// A name that no segment of any partition here has, or had in any life: for what is begun anew.
+    pub(crate) fn fresh_generation(&mut self) -> u64 {
+        self.next_generation += 1;
+        (self.checkpointing.incarnation & !u64::from(u32::MAX)) | u64::from(self.next_generation)
     }
 
     /// Appends a record of the metadata log; always flushed, never refused.
@@ -345,6 +358,7 @@ impl Storage {
             leader_epoch: LeaderEpoch(-1),
             log_append_time_ms: None,
             direct: false,
+            stamped: false,
         };
         self.journal.push(pending, sync, i64::MAX)
     }
@@ -363,6 +377,7 @@ impl Storage {
         if self.stopping {
             self.journal.want_sync(self.journal.last_sequence());
         }
+        self.prepare_cuts(out);
         self.seal_groups(now, out);
         self.evict_tail();
         self.start_lay_downs(now, out);
@@ -434,6 +449,7 @@ impl Storage {
                 progress.stopped = true;
             }
         }
+        self.advance_cuts(now, out, progress);
         self.tell(progress);
     }
 

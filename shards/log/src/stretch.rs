@@ -61,7 +61,7 @@ impl Storage {
         earlier: &[Stretch],
         builder: &mut FrameBuilder,
     ) -> Option<Stretch> {
-        let skip_stamp = self.config.sabotaged(Sabotage::WrongStamp);
+        let skip_stamp = pending.stamped || self.config.sabotaged(Sabotage::WrongStamp);
         let slot = pending.slot?;
         let partition = self.partitions.get_mut(slot.0 as usize).and_then(Option::as_mut);
         let begins = match partition {
@@ -70,7 +70,9 @@ impl Storage {
         };
         let partition = self.partitions.get(slot.0 as usize).and_then(Option::as_ref);
         let flags = match partition {
-            Some(_) => u8::from(begins) * frame::BEGINS_SEGMENT,
+            Some(_) => {
+                (u8::from(begins) * frame::BEGINS_SEGMENT) | (u8::from(pending.stamped) * frame::FOLLOWED)
+            }
             None => frame::VOID,
         };
         let (key, value) = (pending.key, pending.value);
@@ -101,6 +103,7 @@ impl Storage {
             };
             for (index, mut batch) in batches_of(&stretch, sequence).enumerate() {
                 batch.begins_segment = begins && index == 0;
+                batch.generation = partition.cut;
                 batch.direct = direct.take();
                 handed.add(slot, &batch);
                 partition.push_tail(batch);
@@ -122,8 +125,15 @@ fn stretch_of(pending: &Pending) -> BatchFact {
         length: pending.payload.len() as u64,
         max_timestamp_ms: i64::MIN,
     };
-    for (info, _) in BatchIter::new(&pending.payload) {
-        fact.last_offset.0 += i64::from(info.last_offset_delta.max(0)) + 1;
+    for (index, (info, _)) in BatchIter::new(&pending.payload).enumerate() {
+        if pending.stamped {
+            fact.last_offset = Offset(info.last_offset());
+            if index == 0 {
+                fact.base_offset = Offset(info.base_offset);
+            }
+        } else {
+            fact.last_offset.0 += i64::from(info.last_offset_delta.max(0)) + 1;
+        }
         let time_ms = pending.log_append_time_ms.unwrap_or(info.max_timestamp);
         fact.max_timestamp_ms = fact.max_timestamp_ms.max(time_ms);
     }
@@ -194,6 +204,6 @@ pub(crate) fn batches_of(stretch: &Bytes, sequence: u64) -> impl Iterator<Item =
         };
         let bytes = stretch.slice(at..at + batch.len());
         at += batch.len();
-        TailBatch { fact, bytes, sequence, begins_segment: false, direct: None }
+        TailBatch { fact, bytes, sequence, begins_segment: false, generation: 0, direct: None }
     })
 }

@@ -8,6 +8,7 @@ use pelton_model::{LeaderEpoch, Offset, PartitionKey};
 
 use crate::disk::SegmentFile;
 use crate::sabotage::Sabotage;
+use crate::segment::SegmentName;
 
 /// A partition of this shard: dense, never reused in the life of the process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -183,6 +184,19 @@ pub struct RecoveredPartition {
     pub snapshot: Bytes,
     /// Batches of the journal, in order; those the snapshot knows already may be among them.
     pub replay: Vec<ReplayedBatch>,
+    /// Cuts of the log among them, in order.
+    pub cuts: Vec<ReplayedCut>,
+}
+
+/// A cut of the log between batches of the journal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReplayedCut {
+    /// How many of `RecoveredPartition::replay` came before.
+    pub after: usize,
+    /// Where the log ended then.
+    pub end: Offset,
+    /// Nothing was left: the log began anew there.
+    pub emptied: bool,
 }
 
 /// What was found at start.
@@ -328,6 +342,9 @@ pub enum LookupStart {
     Pending(ReadToken),
 }
 
+/// Where a log is to be cut.
+pub(crate) type CutPlace = (PartitionSlot, Result<Option<(SegmentName, u64, Offset)>, String>);
+
 /// What a completion moved.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -337,6 +354,9 @@ pub struct Progress {
     pub reads: Vec<(ReadToken, Result<ReadPlan, String>)>,
     /// Finished lookups.
     pub lookups: Vec<(ReadToken, Result<Option<FoundTimestamp>, String>)>,
+    /// Logs that were cut, and where they end now.
+    pub cuts: Vec<(PartitionSlot, Offset)>,
+    pub(crate) cut_places: Vec<CutPlace>,
     /// There may be room for appends that were told `Later`.
     pub space_freed: bool,
     /// The clean stop is complete.

@@ -3,6 +3,7 @@
 mod compacting;
 mod compacting_lives;
 mod crash;
+mod cutting;
 mod disk;
 mod durability;
 mod random;

@@ -81,4 +81,7 @@ fn every_fault_on_purpose_is_noticed() {
             _ => noticed(fault, live),
         }
     }
+    for fault in Sabotage::OF_FOLLOWERS {
+        noticed(fault, super::cutting::live);
+    }
 }

@@ -24,6 +24,7 @@ mod partitions;
 mod producing;
 pub mod purgatory;
 mod recompress;
+pub mod replica_host;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod shard;

@@ -135,12 +135,7 @@ impl Shard {
         let log_end_offset = self.storage.log_end_offset(slot);
         let (mut producers, mut epochs) = (Producers::default(), EpochCache::default());
         if let Some(recovered) = self.recovered.remove(&key) {
-            let restored = crate::snapshot::restore(&recovered.snapshot);
-            (producers, epochs) = restored.unwrap_or_default();
-            for batch in &recovered.replay {
-                producers.replay(&crate::snapshot::facts_of(batch), now);
-                epochs.assign(batch.leader_epoch, batch.base_offset);
-            }
+            (producers, epochs, _) = crate::snapshot::restored(&recovered, now);
             producers.drop_beyond(log_end_offset);
             epochs.truncate_from_end(log_end_offset);
         }

@@ -1,7 +1,8 @@
 //! `pelton-sim`: runs seeds of the simulation. One seed is one run; the same seed twice is the same run to the byte.
 //!
 //! `--seeds N [--start S]` many seeds · `--seed S [--trace]` one · `--twice S` one seed twice, compared ·
-//! `--sabotage NAME|all` each deliberate fault must be caught. Prints `N passed, N failed`.
+//! `--sabotage NAME|all` each deliberate fault must be caught · `--replicas` with any of these: one partition on three
+//! nodes instead of one broker. Prints `N passed, N failed`.
 
 mod client;
 mod consumer_member;
@@ -11,6 +12,7 @@ mod member;
 mod oracle;
 mod owner_oracle;
 mod party;
+mod replicas;
 mod scenario;
 mod seeds;
 mod world;
@@ -24,6 +26,10 @@ const SABOTAGE_SEEDS: usize = 500;
 
 fn main() {
     let (arguments, mut tally) = (Arguments::read(), Tally::default());
+    if arguments.has("--replicas") {
+        seeds::run("pelton-sim --replicas", &arguments, &mut tally, replicas::run);
+        tally.end();
+    }
     seeds::run("pelton-sim", &arguments, &mut tally, |seed, trace| scenario::run(seed, trace, None));
     if let Some(name) = arguments.value("--sabotage") {
         for fault in Sabotage::all().filter(|fault| name == "all" || name == fault.name()) {

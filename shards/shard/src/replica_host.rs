@@ -1,0 +1,480 @@
+//! One replica of a partition with several, on this shard's log: hands events to the replica machine together with the log
+//! as it is, and performs what the machine wants of the log. What others are to hear comes out as [`HostEffect`]s. Knows no
+//! clients and no transport; not used by the served broker yet (ARCHITECTURE.md, "The seam of the cluster").
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use pelton_log::disk::DiskEffect;
+use pelton_log::{Admission, PartitionSlot, ReadPlan, ReadStart, ReadToken, RecoveredPartition, Storage};
+use pelton_model::{
+    IsrMember, LeaderEpoch, Now, Offset, PartitionEpoch, PartitionKey, PartitionState, Replica,
+};
+use pelton_replica::effect::{Effect, Fault, IsrProposal, LogEnds, Settings, Turn};
+use pelton_replica::epochs::EpochCache;
+use pelton_replica::frame::{Body, Frame};
+use pelton_replica::lease::Lease;
+use pelton_replica::partition::{AckState, Partition};
+use pelton_replica::producers::{BatchFacts, Followed, Producers, Verdict};
+use pelton_wire::error_code::ErrorCode;
+use pelton_wire::record_batch::{self, BatchInfo, BatchIter};
+
+/// The surroundings of one event.
+pub struct HostTurn<'a> {
+    /// The time.
+    pub now: Now,
+    /// The shard's lease.
+    pub lease: Lease,
+    /// The shard's log.
+    pub storage: &'a mut Storage,
+    /// What the log wants of the disk.
+    pub disk: &'a mut Vec<DiskEffect>,
+    /// What follows, in order.
+    pub out: &'a mut Vec<HostEffect>,
+}
+
+/// What others are to hear.
+#[derive(Clone, Debug)]
+pub enum HostEffect {
+    /// A frame, with its batches if it is an Append. It may be lost.
+    Send {
+        /// To whom.
+        to: Replica,
+        /// The frame.
+        frame: Frame,
+        /// Stretches of log, in order.
+        batches: Vec<Bytes>,
+    },
+    /// The high watermark has moved: acknowledgements and readers follow.
+    HighWatermark(Offset),
+    /// To the controller: this ISR, compare-and-set.
+    ProposeIsr(IsrProposal),
+    /// To the controller: leadership is given back, `target` has the whole log.
+    Release {
+        /// Who is to lead.
+        target: Replica,
+        /// The epoch given back.
+        leader_epoch: LeaderEpoch,
+    },
+    /// The transfer that was ordered does not happen.
+    TransferCancelled {
+        /// Who was to lead.
+        target: Replica,
+    },
+    /// Whoever waits for an answer of the leader gets NOT_LEADER_OR_FOLLOWER.
+    Resigned,
+    /// To the log and the controller: this replica is of no use until somebody looks at it.
+    Faulted(Fault),
+    /// To the log: a follower has lost what it had said was on stable storage.
+    LostDurable {
+        /// Who.
+        replica: Replica,
+        /// What it had acknowledged.
+        acknowledged: Offset,
+        /// What it has.
+        log_end: Offset,
+    },
+}
+
+/// What became of a produce.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Produced {
+    /// Appended, or there already: [`ReplicaHost::ack_state`] says when it may be answered.
+    Waits {
+        /// Offset of the first record.
+        base_offset: Offset,
+        /// Offset of the last record.
+        last_offset: Offset,
+        /// The epoch it was accepted under.
+        leader_epoch: LeaderEpoch,
+    },
+    /// Refused; nothing was appended.
+    Refused(ErrorCode),
+    /// The log has no room now; ask again.
+    NoRoom,
+}
+
+/// A follower waits for a piece of log.
+#[derive(Clone, Copy, Debug)]
+struct Feed {
+    to: Replica,
+    leader_epoch: LeaderEpoch,
+    from: Offset,
+    max_bytes: u32,
+}
+
+/// One replica.
+pub struct ReplicaHost {
+    key: PartitionKey,
+    slot: PartitionSlot,
+    state: Partition,
+    epochs: EpochCache,
+    producers: Producers,
+    effects: Vec<Effect>,
+    /// The log is being cut, wholly (true) or back: nothing else happens to the partition until it is.
+    cutting: Option<bool>,
+    /// The last metadata that came meanwhile.
+    held: Option<(PartitionState, bool)>,
+    feeds: VecDeque<Feed>,
+    reading: BTreeMap<ReadToken, Feed>,
+}
+
+impl ReplicaHost {
+    /// A replica in one of its lives, on an open log that is ready. `recovered`: what its start found of the partition.
+    pub fn open(
+        key: PartitionKey,
+        slot: PartitionSlot,
+        me: IsrMember,
+        settings: Settings,
+        recovered: Option<&RecoveredPartition>,
+        now: Now,
+        storage: &Storage,
+    ) -> ReplicaHost {
+        let (mut producers, mut epochs, mark) = match recovered {
+            Some(recovered) => crate::snapshot::restored(recovered, now),
+            None => Default::default(),
+        };
+        let ends = ends_of(storage, slot);
+        producers.drop_beyond(ends.end);
+        epochs.truncate_from_end(ends.end);
+        // What was displaced before is not known: a cut below falls back on what is retained.
+        producers.keep_undo(ends.end);
+        let state = Partition::replicated(me, settings, mark, ends);
+        ReplicaHost {
+            key,
+            slot,
+            state,
+            epochs,
+            producers,
+            effects: Vec::new(),
+            cutting: None,
+            held: None,
+            feeds: VecDeque::new(),
+            reading: BTreeMap::new(),
+        }
+    }
+
+    /// The replica machine.
+    pub fn state(&self) -> &Partition {
+        &self.state
+    }
+
+    /// Its log.
+    pub fn slot(&self) -> PartitionSlot {
+        self.slot
+    }
+
+    /// How far its log has come.
+    pub fn ends(&self, storage: &Storage) -> LogEnds {
+        ends_of(storage, self.slot)
+    }
+
+    /// For a checkpoint.
+    pub fn snapshot(&self) -> Vec<u8> {
+        crate::snapshot::encode_replica(&self.producers, &self.epochs, self.state.mark())
+    }
+
+    /// For a checkpoint that is made before the replica is open: what the start found, with what followed.
+    pub fn snapshot_of(recovered: &RecoveredPartition) -> Vec<u8> {
+        let (producers, epochs, mark) = crate::snapshot::restored(recovered, Now::default());
+        crate::snapshot::encode_replica(&producers, &epochs, mark)
+    }
+
+    /// When a tick is due, nanoseconds.
+    pub fn deadline_ns(&self) -> Option<u64> {
+        self.state.deadline_ns().filter(|_| self.cutting.is_none())
+    }
+
+    /// The metadata have changed; what [`Partition::handle_metadata`] says.
+    pub fn handle_metadata(&mut self, state: &PartitionState, predecessor_gone: bool, turn: &mut HostTurn) {
+        if self.cutting.is_some() {
+            self.held = Some((state.clone(), predecessor_gone));
+            return;
+        }
+        self.run(turn, |partition, turn| {
+            partition.handle_metadata(state, predecessor_gone, turn);
+            if predecessor_gone {
+                partition.handle_predecessor_gone(state.leader_epoch, turn);
+            }
+        });
+    }
+
+    /// No earlier leader than that of `leader_epoch` can still hold a lease.
+    pub fn handle_predecessor_gone(&mut self, leader_epoch: LeaderEpoch, turn: &mut HostTurn) {
+        match &mut self.held {
+            Some((state, gone)) => *gone |= state.leader_epoch == leader_epoch,
+            None => self.act(turn, |partition, turn| partition.handle_predecessor_gone(leader_epoch, turn)),
+        }
+    }
+
+    /// The controller has refused a proposal.
+    pub fn handle_proposal_refused(&mut self, partition_epoch: PartitionEpoch, turn: &mut HostTurn) {
+        self.act(turn, |partition, turn| partition.handle_proposal_refused(partition_epoch, turn));
+    }
+
+    /// The controller wants another leader.
+    pub fn handle_transfer(&mut self, target: Replica, turn: &mut HostTurn) {
+        self.act(turn, |partition, turn| partition.handle_transfer(target, turn));
+    }
+
+    /// A connection is gone.
+    pub fn handle_disconnected(&mut self, peer: Replica, turn: &mut HostTurn) {
+        self.act(turn, |partition, turn| partition.handle_disconnected(peer, turn));
+    }
+
+    /// Time has passed.
+    pub fn handle_tick(&mut self, turn: &mut HostTurn) {
+        self.act(turn, |partition, turn| partition.handle_tick(turn));
+    }
+
+    /// The log has moved by itself (`Progress::advanced`).
+    pub fn handle_progress(&mut self, turn: &mut HostTurn) {
+        self.act(turn, |partition, turn| partition.handle_progress(turn));
+    }
+
+    /// The storage has failed.
+    pub fn handle_storage_failure(&mut self, text: &str, turn: &mut HostTurn) {
+        self.run(turn, |partition, turn| partition.handle_storage_failure(text, turn));
+    }
+
+    /// A frame has come, with `batches` if it is an Append. While the log is cut, or has no room, it is as if lost.
+    pub fn handle_frame(&mut self, from: Replica, frame: &Frame, batches: &Bytes, turn: &mut HostTurn) {
+        let (epoch, body) = (frame.leader_epoch, frame.body);
+        if self.cutting.is_some() {
+            return;
+        }
+        let Body::Append { bytes, .. } = body else {
+            return self.run(turn, |partition, turn| partition.handle_frame(from, epoch, &body, turn));
+        };
+        if bytes > 0 && turn.storage.admit(batches.len()) != Admission::Yes {
+            return;
+        }
+        let take = |partition: &mut Partition, turn: &mut Turn| {
+            partition.handle_append(from, epoch, &body, batches, turn)
+        };
+        if self.machine(turn, take) {
+            for (info, _) in BatchIter::new(batches) {
+                self.epochs.assign(LeaderEpoch(info.partition_leader_epoch), Offset(info.base_offset));
+                self.producers.update(&facts_of(&info), turn.now);
+            }
+            turn.storage.append_followed(self.slot, batches.clone());
+            // The high watermark that came with the batches counts once they are there.
+            self.perform(turn);
+            return self.handle_progress(turn);
+        }
+        self.perform(turn);
+    }
+
+    /// A client's batch, checked but for its producer and not stamped.
+    pub fn produce(&mut self, records: Bytes, acks: i16, turn: &mut HostTurn) -> Produced {
+        if let Err(error) = self.state.check_produce(acks, turn.now.monotonic_ns, turn.lease) {
+            return Produced::Refused(error);
+        }
+        let Some(info) = record_batch::peek(&records) else {
+            return Produced::Refused(ErrorCode::CorruptMessage);
+        };
+        let (facts, leader_epoch) = (facts_of(&info), self.state.leader_epoch());
+        match self.producers.check(&facts, turn.now) {
+            Verdict::Refuse { error, .. } => return Produced::Refused(error),
+            Verdict::Duplicate { base_offset, last_offset, .. } => {
+                return Produced::Waits { base_offset, last_offset, leader_epoch };
+            }
+            Verdict::Append => {}
+        }
+        if turn.storage.admit(records.len()) != Admission::Yes {
+            return Produced::NoRoom;
+        }
+        let appended = turn.storage.append(self.slot, records, leader_epoch, None);
+        let (base_offset, last_offset) = (appended.base_offset, appended.last_offset);
+        self.producers.update(&BatchFacts { base_offset, last_offset, ..facts }, turn.now);
+        self.epochs.assign(leader_epoch, base_offset);
+        self.handle_progress(turn);
+        Produced::Waits { base_offset, last_offset, leader_epoch }
+    }
+
+    /// What becomes of the answer to a produce.
+    pub fn ack_state(
+        &self,
+        last_offset: Offset,
+        accepted: LeaderEpoch,
+        acks: i16,
+        storage: &Storage,
+        now: Now,
+        lease: Lease,
+    ) -> AckState {
+        self.state.ack_state(last_offset, accepted, acks, self.ends(storage), now.monotonic_ns, lease)
+    }
+
+    /// The log was cut (`Progress::cuts`): epochs and producers follow, then the replica goes on.
+    pub fn handle_cut(&mut self, end: Offset, turn: &mut HostTurn) {
+        let Some(restarted) = self.cutting.take() else { return };
+        if restarted {
+            self.epochs.clear();
+            self.producers = Producers::default();
+            self.producers.keep_undo(end);
+        } else {
+            self.epochs.truncate_from_end(end);
+            self.cut_producers(end);
+        }
+        self.run(turn, |partition, turn| partition.handle_cut(turn));
+        if let Some((state, gone)) = self.held.take() {
+            self.handle_metadata(&state, gone, turn);
+        }
+    }
+
+    /// R15. Below where the way back is known, what is retained and lies beyond goes: a client repeats at most its last
+    /// five batches, and those below the cut it has been told of.
+    fn cut_producers(&mut self, end: Offset) {
+        let before = self.producers.clone();
+        if self.producers.truncate_to(end) == Followed::Replay {
+            self.producers = before;
+            self.producers.forget_undo();
+            self.producers.drop_beyond(end);
+            self.producers.keep_undo(end);
+        }
+    }
+
+    /// Ends a turn, after the log has: what followers wait for is read and sent.
+    pub fn end_turn(&mut self, turn: &mut HostTurn) {
+        while let Some(feed) = self.feeds.pop_front() {
+            let end = turn.storage.log_end_offset(self.slot);
+            let bytes = feed.max_bytes as usize;
+            let start =
+                turn.storage.start_read_of_all(self.slot, feed.from, bytes, end, true, true, turn.disk);
+            match start {
+                Ok(ReadStart::Ready(plan)) => self.fed(feed, plan, turn),
+                Ok(ReadStart::Pending(token)) => {
+                    self.reading.insert(token, feed);
+                }
+                Err(_) => self.outrun(feed, turn),
+            }
+        }
+    }
+
+    /// A read of the log is done. False: it is not one for a follower of this partition.
+    pub fn handle_read(
+        &mut self,
+        token: ReadToken,
+        plan: &Result<ReadPlan, String>,
+        turn: &mut HostTurn,
+    ) -> bool {
+        let Some(feed) = self.reading.remove(&token) else { return false };
+        match plan {
+            Ok(plan) => self.fed(feed, plan.clone(), turn),
+            Err(_) => self.outrun(feed, turn),
+        }
+        true
+    }
+
+    fn fed(&mut self, feed: Feed, plan: ReadPlan, turn: &mut HostTurn) {
+        let batches = match plan {
+            ReadPlan::Memory { batches } => batches,
+            ReadPlan::Empty | ReadPlan::File { .. } => Vec::new(),
+        };
+        let last = batches.last().and_then(|bytes| BatchIter::new(bytes).last());
+        let end = last.map_or(feed.from, |(info, _)| Offset(info.last_offset() + 1));
+        let bytes = batches.iter().map(Bytes::len).sum::<usize>() as u32;
+        let body = self.machine(turn, |partition, turn| {
+            partition.append_frame(feed.to, feed.leader_epoch, feed.from, end, bytes, turn)
+        });
+        if let Some(body) = body {
+            self.send(feed.to, body, batches, turn);
+        }
+        self.perform(turn);
+    }
+
+    /// Retention was faster than the follower, or its place cannot be read: it is told where the log begins, which is not
+    /// what it expects, and joins anew.
+    fn outrun(&mut self, feed: Feed, turn: &mut HostTurn) {
+        let ends = self.ends(turn.storage);
+        self.act(turn, |partition, turn| partition.handle_disconnected(feed.to, turn));
+        let (high_watermark, log_start) = (self.state.high_watermark(), ends.log_start);
+        let body =
+            Body::Append { prev_offset: ends.end, prev_epoch: -1, high_watermark, log_start, bytes: 0 };
+        if feed.leader_epoch == self.state.leader_epoch() {
+            self.send(feed.to, body, Vec::new(), turn);
+        }
+    }
+
+    fn send(&self, to: Replica, body: Body, batches: Vec<Bytes>, turn: &mut HostTurn) {
+        let frame = Frame { partition: self.key, leader_epoch: self.state.leader_epoch(), body };
+        turn.out.push(HostEffect::Send { to, frame, batches });
+    }
+
+    /// An event that waits for nobody while the log is cut: it is not needed afterwards.
+    fn act(&mut self, turn: &mut HostTurn, event: impl FnOnce(&mut Partition, &mut Turn)) {
+        if self.cutting.is_none() {
+            self.run(turn, event);
+        }
+    }
+
+    fn run(&mut self, turn: &mut HostTurn, event: impl FnOnce(&mut Partition, &mut Turn)) {
+        self.machine(turn, event);
+        self.perform(turn);
+    }
+
+    fn machine<R>(&mut self, turn: &HostTurn, event: impl FnOnce(&mut Partition, &mut Turn) -> R) -> R {
+        let ends = ends_of(turn.storage, self.slot);
+        let (now_ns, lease, epochs) = (turn.now.monotonic_ns, turn.lease, &self.epochs);
+        event(&mut self.state, &mut Turn { now_ns, lease, ends, epochs, effects: &mut self.effects })
+    }
+
+    fn perform(&mut self, turn: &mut HostTurn) {
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Send { to, body } => self.send(to, body, Vec::new(), turn),
+                Effect::Feed { to, leader_epoch, from, max_bytes } => {
+                    self.feeds.push_back(Feed { to, leader_epoch, from, max_bytes });
+                }
+                Effect::Cut { to } => {
+                    self.cutting = turn.storage.start_cut(self.slot, to).then_some(false);
+                }
+                Effect::Restart { at } => {
+                    self.cutting = turn.storage.start_restart(self.slot, at).then_some(true);
+                }
+                Effect::AdvanceLogStart { to } => {
+                    turn.storage.set_log_start_offset(self.slot, to);
+                    self.epochs.truncate_from_start(turn.storage.base_offset(self.slot));
+                }
+                Effect::HighWatermark(offset) => {
+                    self.producers.commit(offset);
+                    turn.out.push(HostEffect::HighWatermark(offset));
+                }
+                Effect::ProposeIsr(proposal) => turn.out.push(HostEffect::ProposeIsr(proposal)),
+                Effect::Release { target, leader_epoch } => {
+                    turn.out.push(HostEffect::Release { target, leader_epoch });
+                }
+                Effect::TransferCancelled { target } => {
+                    turn.out.push(HostEffect::TransferCancelled { target });
+                }
+                Effect::Resigned => turn.out.push(HostEffect::Resigned),
+                Effect::Faulted(fault) => turn.out.push(HostEffect::Faulted(fault)),
+                Effect::LostDurable { replica, acknowledged, log_end } => {
+                    turn.out.push(HostEffect::LostDurable { replica, acknowledged, log_end });
+                }
+            }
+        }
+    }
+}
+
+fn ends_of(storage: &Storage, slot: PartitionSlot) -> LogEnds {
+    LogEnds {
+        start: storage.base_offset(slot),
+        log_start: storage.log_start_offset(slot),
+        flushed: storage.flushed_end_offset(slot),
+        written: storage.written_end_offset(slot),
+        end: storage.log_end_offset(slot),
+    }
+}
+
+fn facts_of(info: &BatchInfo) -> BatchFacts {
+    BatchFacts {
+        producer_id: info.producer_id,
+        producer_epoch: info.producer_epoch,
+        base_sequence: info.base_sequence,
+        records_count: info.records_count,
+        base_offset: Offset(info.base_offset),
+        last_offset: Offset(info.last_offset()),
+        timestamp_ms: info.max_timestamp,
+    }
+}

@@ -135,12 +135,15 @@ pub enum Effect {
     ProposeIsr(IsrProposal),
     /// Leadership has ended, or answers of it: whoever waits gets NOT_LEADER_OR_FOLLOWER.
     Resigned,
-    /// To the controller: nothing will be answered any more under this epoch; `target` has the whole log (rules L6, R12).
+    /// To the controller: nothing will be answered any more before the partition epoch moves; `target` has the whole log
+    /// (rules L6, R12). If the controller refuses, it has to move the partition epoch: then this leader goes on.
     Release {
         /// Who is to lead.
         target: Replica,
         /// The epoch given back.
         leader_epoch: LeaderEpoch,
+        /// The controller may act on it in this partition epoch only.
+        partition_epoch: PartitionEpoch,
     },
     /// The transfer that was ordered does not happen: the target was not there in time.
     TransferCancelled {

@@ -2,11 +2,9 @@
 //! as it is, and performs what the machine wants of the log. What others are to hear comes out as [`HostEffect`]s. Knows no
 //! clients and no transport; not used by the served broker yet (ARCHITECTURE.md, "The seam of the cluster").
 
-use std::collections::{BTreeMap, VecDeque};
-
 use bytes::Bytes;
 use pelton_log::disk::DiskEffect;
-use pelton_log::{Admission, PartitionSlot, ReadPlan, ReadStart, ReadToken, RecoveredPartition, Storage};
+use pelton_log::{Admission, PartitionSlot, RecoveredPartition, Storage};
 use pelton_model::{
     IsrMember, LeaderEpoch, Now, Offset, PartitionEpoch, PartitionKey, PartitionState, Replica,
 };
@@ -17,7 +15,15 @@ use pelton_replica::lease::Lease;
 use pelton_replica::partition::{AckState, Partition};
 use pelton_replica::producers::{BatchFacts, Followed, Producers, Verdict};
 use pelton_wire::error_code::ErrorCode;
-use pelton_wire::record_batch::{self, BatchInfo, BatchIter};
+use pelton_wire::record_batch::{self, BatchInfo};
+
+mod appends;
+mod feeding;
+mod sabotage;
+
+use appends::Held;
+use feeding::{Feed, Feeding};
+pub use sabotage::Sabotage;
 
 /// The surroundings of one event.
 pub struct HostTurn<'a> {
@@ -55,6 +61,8 @@ pub enum HostEffect {
         target: Replica,
         /// The epoch given back.
         leader_epoch: LeaderEpoch,
+        /// The controller may act on it in this partition epoch only; if it refuses, it has to move it.
+        partition_epoch: PartitionEpoch,
     },
     /// The transfer that was ordered does not happen.
     TransferCancelled {
@@ -94,15 +102,6 @@ pub enum Produced {
     NoRoom,
 }
 
-/// A follower waits for a piece of log.
-#[derive(Clone, Copy, Debug)]
-struct Feed {
-    to: Replica,
-    leader_epoch: LeaderEpoch,
-    from: Offset,
-    max_bytes: u32,
-}
-
 /// One replica.
 pub struct ReplicaHost {
     key: PartitionKey,
@@ -115,8 +114,10 @@ pub struct ReplicaHost {
     cutting: Option<bool>,
     /// The last metadata that came meanwhile.
     held: Option<(PartitionState, bool)>,
-    feeds: VecDeque<Feed>,
-    reading: BTreeMap<ReadToken, Feed>,
+    feeding: Feeding,
+    appends: Held,
+    #[cfg(feature = "sabotage")]
+    sabotage: Option<Sabotage>,
 }
 
 impl ReplicaHost {
@@ -149,9 +150,17 @@ impl ReplicaHost {
             effects: Vec::new(),
             cutting: None,
             held: None,
-            feeds: VecDeque::new(),
-            reading: BTreeMap::new(),
+            feeding: Feeding::default(),
+            appends: Held::new(settings.window_bytes),
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
         }
+    }
+
+    /// The topic's settings have changed.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.appends.set_limit(settings.window_bytes);
+        self.state.set_settings(settings);
     }
 
     /// The replica machine.
@@ -171,6 +180,9 @@ impl ReplicaHost {
 
     /// For a checkpoint.
     pub fn snapshot(&self) -> Vec<u8> {
+        if self.sabotaged(Sabotage::EmptySnapshot) {
+            return Vec::new();
+        }
         crate::snapshot::encode_replica(&self.producers, &self.epochs, self.state.mark())
     }
 
@@ -237,32 +249,17 @@ impl ReplicaHost {
         self.run(turn, |partition, turn| partition.handle_storage_failure(text, turn));
     }
 
-    /// A frame has come, with `batches` if it is an Append. While the log is cut, or has no room, it is as if lost.
+    /// A frame has come, with `batches` if it is an Append. While the log is cut it is as if lost; while the log has no
+    /// room, Appends wait for [`ReplicaHost::handle_room`].
     pub fn handle_frame(&mut self, from: Replica, frame: &Frame, batches: &Bytes, turn: &mut HostTurn) {
         let (epoch, body) = (frame.leader_epoch, frame.body);
         if self.cutting.is_some() {
             return;
         }
-        let Body::Append { bytes, .. } = body else {
-            return self.run(turn, |partition, turn| partition.handle_frame(from, epoch, &body, turn));
-        };
-        if bytes > 0 && turn.storage.admit(batches.len()) != Admission::Yes {
-            return;
+        match body {
+            Body::Append { .. } => self.handle_append(from, frame, batches, turn),
+            _ => self.run(turn, |partition, turn| partition.handle_frame(from, epoch, &body, turn)),
         }
-        let take = |partition: &mut Partition, turn: &mut Turn| {
-            partition.handle_append(from, epoch, &body, batches, turn)
-        };
-        if self.machine(turn, take) {
-            for (info, _) in BatchIter::new(batches) {
-                self.epochs.assign(LeaderEpoch(info.partition_leader_epoch), Offset(info.base_offset));
-                self.producers.update(&facts_of(&info), turn.now);
-            }
-            turn.storage.append_followed(self.slot, batches.clone());
-            // The high watermark that came with the batches counts once they are there.
-            self.perform(turn);
-            return self.handle_progress(turn);
-        }
-        self.perform(turn);
     }
 
     /// A client's batch, checked but for its producer and not stamped.
@@ -284,7 +281,8 @@ impl ReplicaHost {
         if turn.storage.admit(records.len()) != Admission::Yes {
             return Produced::NoRoom;
         }
-        let appended = turn.storage.append(self.slot, records, leader_epoch, None);
+        let stamped = if self.sabotaged(Sabotage::StampEarlierEpoch) { leader_epoch.0 - 1 } else { leader_epoch.0 };
+        let appended = turn.storage.append(self.slot, records, LeaderEpoch(stamped), None);
         let (base_offset, last_offset) = (appended.base_offset, appended.last_offset);
         self.producers.update(&BatchFacts { base_offset, last_offset, ..facts }, turn.now);
         self.epochs.assign(leader_epoch, base_offset);
@@ -302,13 +300,18 @@ impl ReplicaHost {
         now: Now,
         lease: Lease,
     ) -> AckState {
+        if self.sabotaged(Sabotage::AcknowledgeAtOnce) {
+            return AckState::Done;
+        }
         self.state.ack_state(last_offset, accepted, acks, self.ends(storage), now.monotonic_ns, lease)
     }
 
     /// The log was cut (`Progress::cuts`): epochs and producers follow, then the replica goes on.
     pub fn handle_cut(&mut self, end: Offset, turn: &mut HostTurn) {
         let Some(restarted) = self.cutting.take() else { return };
-        if restarted {
+        if self.sabotaged(Sabotage::KeepStateOnCut) {
+            // As if a log's cut were the log's matter alone.
+        } else if restarted {
             self.epochs.clear();
             self.producers = Producers::default();
             self.producers.keep_undo(end);
@@ -331,68 +334,6 @@ impl ReplicaHost {
             self.producers.forget_undo();
             self.producers.drop_beyond(end);
             self.producers.keep_undo(end);
-        }
-    }
-
-    /// Ends a turn, after the log has: what followers wait for is read and sent.
-    pub fn end_turn(&mut self, turn: &mut HostTurn) {
-        while let Some(feed) = self.feeds.pop_front() {
-            let end = turn.storage.log_end_offset(self.slot);
-            let bytes = feed.max_bytes as usize;
-            let start =
-                turn.storage.start_read_of_all(self.slot, feed.from, bytes, end, true, true, turn.disk);
-            match start {
-                Ok(ReadStart::Ready(plan)) => self.fed(feed, plan, turn),
-                Ok(ReadStart::Pending(token)) => {
-                    self.reading.insert(token, feed);
-                }
-                Err(_) => self.outrun(feed, turn),
-            }
-        }
-    }
-
-    /// A read of the log is done. False: it is not one for a follower of this partition.
-    pub fn handle_read(
-        &mut self,
-        token: ReadToken,
-        plan: &Result<ReadPlan, String>,
-        turn: &mut HostTurn,
-    ) -> bool {
-        let Some(feed) = self.reading.remove(&token) else { return false };
-        match plan {
-            Ok(plan) => self.fed(feed, plan.clone(), turn),
-            Err(_) => self.outrun(feed, turn),
-        }
-        true
-    }
-
-    fn fed(&mut self, feed: Feed, plan: ReadPlan, turn: &mut HostTurn) {
-        let batches = match plan {
-            ReadPlan::Memory { batches } => batches,
-            ReadPlan::Empty | ReadPlan::File { .. } => Vec::new(),
-        };
-        let last = batches.last().and_then(|bytes| BatchIter::new(bytes).last());
-        let end = last.map_or(feed.from, |(info, _)| Offset(info.last_offset() + 1));
-        let bytes = batches.iter().map(Bytes::len).sum::<usize>() as u32;
-        let body = self.machine(turn, |partition, turn| {
-            partition.append_frame(feed.to, feed.leader_epoch, feed.from, end, bytes, turn)
-        });
-        if let Some(body) = body {
-            self.send(feed.to, body, batches, turn);
-        }
-        self.perform(turn);
-    }
-
-    /// Retention was faster than the follower, or its place cannot be read: it is told where the log begins, which is not
-    /// what it expects, and joins anew.
-    fn outrun(&mut self, feed: Feed, turn: &mut HostTurn) {
-        let ends = self.ends(turn.storage);
-        self.act(turn, |partition, turn| partition.handle_disconnected(feed.to, turn));
-        let (high_watermark, log_start) = (self.state.high_watermark(), ends.log_start);
-        let body =
-            Body::Append { prev_offset: ends.end, prev_epoch: -1, high_watermark, log_start, bytes: 0 };
-        if feed.leader_epoch == self.state.leader_epoch() {
-            self.send(feed.to, body, Vec::new(), turn);
         }
     }
 
@@ -424,12 +365,14 @@ impl ReplicaHost {
             match effect {
                 Effect::Send { to, body } => self.send(to, body, Vec::new(), turn),
                 Effect::Feed { to, leader_epoch, from, max_bytes } => {
-                    self.feeds.push_back(Feed { to, leader_epoch, from, max_bytes });
+                    self.feeding.want(Feed { to, leader_epoch, from, max_bytes });
                 }
                 Effect::Cut { to } => {
+                    self.appends.clear();
                     self.cutting = turn.storage.start_cut(self.slot, to).then_some(false);
                 }
                 Effect::Restart { at } => {
+                    self.appends.clear();
                     self.cutting = turn.storage.start_restart(self.slot, at).then_some(true);
                 }
                 Effect::AdvanceLogStart { to } => {
@@ -441,8 +384,8 @@ impl ReplicaHost {
                     turn.out.push(HostEffect::HighWatermark(offset));
                 }
                 Effect::ProposeIsr(proposal) => turn.out.push(HostEffect::ProposeIsr(proposal)),
-                Effect::Release { target, leader_epoch } => {
-                    turn.out.push(HostEffect::Release { target, leader_epoch });
+                Effect::Release { target, leader_epoch, partition_epoch } => {
+                    turn.out.push(HostEffect::Release { target, leader_epoch, partition_epoch });
                 }
                 Effect::TransferCancelled { target } => {
                     turn.out.push(HostEffect::TransferCancelled { target });

@@ -27,7 +27,16 @@ const SABOTAGE_SEEDS: usize = 500;
 fn main() {
     let (arguments, mut tally) = (Arguments::read(), Tally::default());
     if arguments.has("--replicas") {
-        seeds::run("pelton-sim --replicas", &arguments, &mut tally, replicas::run);
+        let run = |seed, trace| replicas::run(seed, trace, None);
+        seeds::run("pelton-sim --replicas", &arguments, &mut tally, run);
+        if let Some(name) = arguments.value("--sabotage") {
+            for fault in replicas::Fault::all().filter(|fault| name == "all" || name == fault.to_string()) {
+                let tried = 1..=SABOTAGE_SEEDS as u64;
+                let found =
+                    seeds::caught(&fault.to_string(), tried, |seed| replicas::run(seed, false, Some(fault)));
+                tally.count(&format!("sabotage {fault}"), found);
+            }
+        }
         tally.end();
     }
     seeds::run("pelton-sim", &arguments, &mut tally, |seed, trace| scenario::run(seed, trace, None));

@@ -5,6 +5,7 @@
 
 mod client;
 mod controller;
+mod fault;
 mod judge;
 mod network;
 mod node;
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use pelton_log::ReadStart;
-use pelton_model::{Now, Offset, PartitionState, Prng, Replica, ReplicaEpoch};
+use pelton_model::{LeaderEpoch, Now, Offset, PartitionEpoch, PartitionState, Prng, Replica, ReplicaEpoch};
 use pelton_replica::effect::IsrProposal;
 use pelton_replica::frame::Frame;
 use pelton_replica::lease::LEASE_RENEW_NS;
@@ -22,6 +23,7 @@ use pelton_shard::replica_host::HostEffect;
 use crate::disk::Crash;
 use client::Client;
 use controller::{Controller, NODES, node_of, replica};
+pub use fault::Fault;
 use judge::{Judge, Stored};
 use network::Network;
 use node::{Node, Waiting};
@@ -30,6 +32,8 @@ const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 /// The controller's place in the network.
 const CONTROLLER: usize = NODES;
+/// A run that takes more events than this goes round.
+const EVENTS_MAX: u64 = 2_000_000;
 
 /// What is said between nodes and controller.
 #[derive(Clone, Debug)]
@@ -49,11 +53,11 @@ pub enum Message {
     /// A leader wants this ISR.
     Propose { epoch: ReplicaEpoch, proposal: IsrProposal },
     /// It does not get it.
-    Refused { epoch: ReplicaEpoch, partition_epoch: pelton_model::PartitionEpoch },
+    Refused { epoch: ReplicaEpoch, partition_epoch: PartitionEpoch },
     /// Another is to lead.
     Transfer { epoch: ReplicaEpoch, target: Replica },
     /// Leadership is given back.
-    Release { epoch: ReplicaEpoch, leader_epoch: pelton_model::LeaderEpoch, target: Replica },
+    Release { epoch: ReplicaEpoch, leader_epoch: LeaderEpoch, partition_epoch: PartitionEpoch, target: Replica },
 }
 
 enum What {
@@ -111,10 +115,10 @@ struct World {
 }
 
 /// Runs one seed: faults for a while, then none until everything has come right, then judgement of every log alone.
-pub fn run(seed: u64, trace: bool) -> Result<Summary, String> {
+pub fn run(seed: u64, trace: bool, fault: Option<Fault>) -> Result<Summary, String> {
     let mut prng = Prng::new(seed);
     let flush = !prng.one_in(4);
-    let nodes = (0..NODES).map(|id| Node::new(id, flush, &mut prng)).collect();
+    let nodes = (0..NODES).map(|id| Node::new(id, flush, fault, &mut prng)).collect();
     let min_isr = 1 + prng.below(2) as usize;
     let clients = (0..3).map(|id| Client::new(id, 20 + prng.below(60) as i32)).collect();
     let network = Network::new(&mut prng);
@@ -170,6 +174,9 @@ impl World {
             let ((at, _), what) = entry.remove_entry();
             self.now_ns = at;
             self.summary.events += 1;
+            if self.summary.events > EVENTS_MAX {
+                return Err(format!("goes round at {} ms: {}", at / MS, self.state_text()));
+            }
             self.step(what).map_err(|text| format!("at {} ms: {text}", self.now_ns / MS))?;
             if done(self) {
                 return Ok(true);
@@ -280,8 +287,8 @@ impl World {
             HostEffect::ProposeIsr(proposal) => {
                 self.send(id, CONTROLLER, Message::Propose { epoch, proposal });
             }
-            HostEffect::Release { target, leader_epoch } => {
-                self.send(id, CONTROLLER, Message::Release { epoch, leader_epoch, target });
+            HostEffect::Release { target, leader_epoch, partition_epoch } => {
+                self.send(id, CONTROLLER, Message::Release { epoch, leader_epoch, partition_epoch, target });
             }
             HostEffect::Faulted(fault) => return Err(format!("node {id} gave up without cause: {fault}")),
             HostEffect::LostDurable { replica, acknowledged, log_end } => {

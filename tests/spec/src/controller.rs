@@ -10,7 +10,8 @@ use pelton_cluster::control::isr::{self, Asker, IsrChange, IsrSabotage};
 use pelton_cluster::image::MetadataImage;
 use pelton_cluster::record::{MetadataRecord, NodeRegistration, ShardRegistration};
 use pelton_model::{
-    IsrMember, LeaderEpoch, NodeEpoch, NodeId, PartitionKey, PartitionState, Replica, ShardEpoch, TopicId,
+    IsrMember, LeaderEpoch, NodeEpoch, NodeId, PartitionEpoch, PartitionKey, PartitionState, Replica, ShardEpoch,
+    TopicId,
 };
 use uuid::Uuid;
 
@@ -121,10 +122,10 @@ impl Model {
         self.settle(s, released, |scene, old| election::transferred(scene, old, replica(to)));
     }
 
-    /// The leader says that it has given back what it had in this epoch (R12).
-    pub fn released(&self, s: &mut State, from: usize, to: Replica, epoch: LeaderEpoch) {
+    /// The leader says that it has given back what it had in these epochs (R12).
+    pub fn released(&self, s: &mut State, from: usize, to: Replica, epoch: LeaderEpoch, of: PartitionEpoch) {
         let state = &s.control.state;
-        if state.leader == Some(replica(from)) && state.leader_epoch == epoch {
+        if state.leader == Some(replica(from)) && state.leader_epoch == epoch && state.partition_epoch == of {
             self.transfer(s, index(to), true);
         }
     }

@@ -96,7 +96,9 @@ impl Model {
                         s.proposals.insert(place, proposal);
                     }
                 }
-                Effect::Release { target, leader_epoch } => self.released(s, at, target, leader_epoch),
+                Effect::Release { target, leader_epoch, partition_epoch } => {
+                    self.released(s, at, target, leader_epoch, partition_epoch);
+                }
                 Effect::HighWatermark(_) | Effect::Resigned | Effect::TransferCancelled { .. } => {}
                 // With disks that do not lie nothing of this may come.
                 Effect::Faulted(_)

@@ -14,6 +14,7 @@ impl Partition {
         let Some(r) = &mut self.replicated else { return };
         let (state, me) = (&r.state, r.me);
         let Role::Leader(leader) = &mut r.role else { return };
+        leader.go_on();
         leader.proposed.clear();
         leader.proposed_ns = None;
         leader.remotes.retain(|remote| state.replicas.contains(&remote.replica));

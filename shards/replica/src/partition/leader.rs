@@ -27,6 +27,8 @@ pub(super) struct Leader {
     pub(super) phase: Phase,
     /// The log's end when this epoch began (LESO).
     pub(super) start: Offset,
+    /// Its end as last seen.
+    end: Offset,
     pub(super) remotes: Vec<Remote>,
     /// Members asked for since the partition epoch last moved: with the committed ISR they are the maximal ISR. A refusal
     /// takes nobody out: a copy of the request may still be under way.
@@ -41,6 +43,7 @@ impl Leader {
         Leader {
             phase: if predecessor_gone { Phase::Active } else { Phase::Activating },
             start: turn.ends.end,
+            end: turn.ends.end,
             remotes: others.map(|replica| Remote::new(*replica, turn.now_ns)).collect(),
             proposed: Vec::new(),
             proposed_ns: None,
@@ -59,6 +62,21 @@ impl Leader {
     pub(super) fn activate(&mut self) {
         if self.phase == Phase::Activating {
             self.phase = Phase::Active;
+        }
+    }
+
+    /// The partition epoch has moved: what was released under the one before can no longer be acted on.
+    pub(super) fn go_on(&mut self) {
+        if matches!(self.phase, Phase::Released { .. }) {
+            self.phase = Phase::Active;
+        }
+    }
+
+    /// The log has grown: who had all there was is behind from now on, however long nothing was appended.
+    pub(super) fn note_end(&mut self, end: Offset, settings: &Settings, now_ns: u64) {
+        if end > self.end {
+            let before = std::mem::replace(&mut self.end, end);
+            self.remotes.iter_mut().for_each(|remote| remote.left_behind(before, settings, now_ns));
         }
     }
 
@@ -85,10 +103,11 @@ impl Leader {
             due = due.min(at.saturating_add(settings.retry_ns));
         }
         for remote in &self.remotes {
-            if remote.streaming && remote.behind(hw, settings) {
+            if remote.streaming && remote.behind(self.end, hw, settings) {
                 due = due.min(remote.moved_ns.saturating_add(settings.retry_ns));
             }
-            if self.proposed_ns.is_none() && state.isr_epoch(remote.replica).is_some() {
+            let member = state.isr_epoch(remote.replica).is_some();
+            if self.proposed_ns.is_none() && member && !remote.has(self.end, settings) {
                 due = due.min(remote.lags_at_ns(settings));
             }
         }
@@ -184,6 +203,9 @@ impl Partition {
 
     /// R6: the high watermark goes to what every member of the maximal ISR has, this replica included.
     pub(super) fn advance(&mut self, turn: &mut Turn) {
+        let Some(r) = &mut self.replicated else { return };
+        let Role::Leader(leader) = &mut r.role else { return };
+        leader.note_end(turn.ends.end, &r.settings, turn.now_ns);
         let Some(r) = &self.replicated else { return };
         let Role::Leader(leader) = &r.role else { return };
         let active = match leader.phase {

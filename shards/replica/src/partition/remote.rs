@@ -120,10 +120,21 @@ impl Remote {
         self.mark = (log_end, now_ns);
     }
 
+    /// It has all there is, as it counts.
+    pub(super) fn has(&self, log_end: Offset, settings: &Settings) -> bool {
+        self.acked.is_some_and(|acked| acked.counting(settings) >= log_end)
+    }
+
+    /// The log goes on behind `log_end`.
+    pub(super) fn left_behind(&mut self, log_end: Offset, settings: &Settings, now_ns: u64) {
+        if self.has(log_end, settings) {
+            (self.caught_up_ns, self.moved_ns) = (now_ns, now_ns);
+        }
+    }
+
     /// It has not had all there was for longer than `replica.lag.time.max.ms`.
     pub(super) fn lags(&self, log_end: Offset, settings: &Settings, now_ns: u64) -> bool {
-        let all = self.acked.is_some_and(|acked| acked.counting(settings) >= log_end);
-        !all && now_ns.saturating_sub(self.caught_up_ns) > settings.replica_lag_ns
+        !self.has(log_end, settings) && now_ns.saturating_sub(self.caught_up_ns) > settings.replica_lag_ns
     }
 
     /// When it will lag if it does not catch up.
@@ -148,10 +159,10 @@ impl Remote {
         self.moved_ns = now_ns;
     }
 
-    /// It has not all that was sent, or not the high watermark.
-    pub(super) fn behind(&self, high_watermark: Offset, settings: &Settings) -> bool {
+    /// It has not all there is, or not the high watermark.
+    pub(super) fn behind(&self, log_end: Offset, high_watermark: Offset, settings: &Settings) -> bool {
         let Some(acked) = &self.acked else { return true };
-        let short = acked.counting(settings).min(acked.written) < self.next;
+        let short = acked.counting(settings).min(acked.written) < log_end;
         short || acked.high_watermark < high_watermark.min(acked.written)
     }
 }

@@ -33,8 +33,16 @@ impl Partition {
         }
     }
 
+    /// Whether a [`Effect::Feed`] is still worth carrying out.
+    pub fn wants_feed(&self, to: Replica, leader_epoch: LeaderEpoch, from: Offset) -> bool {
+        let Some(Role::Leader(leader)) = self.replicated.as_ref().map(|r| &r.role) else { return false };
+        let remote = leader.remotes.iter().find(|remote| remote.replica == to);
+        leader_epoch == self.leader_epoch
+            && remote.is_some_and(|remote| remote.streaming && remote.feeding && remote.next == from)
+    }
+
     /// [`Effect::Feed`] was carried out: batches from `from` to `end`, `bytes` long. The frame to send with them; none if
-    /// nobody waits for them any more. `end` = `from`: nothing could be read, now is not the time.
+    /// nobody waits for them any more. `end` = `from`: nothing could be read; the follower is fed again with the next progress or tick.
     pub fn append_frame(
         &mut self,
         to: Replica,
@@ -44,14 +52,11 @@ impl Partition {
         bytes: u32,
         turn: &mut Turn,
     ) -> Option<Body> {
-        if leader_epoch != self.leader_epoch {
+        if !self.wants_feed(to, leader_epoch, from) {
             return None;
         }
         let high_watermark = self.high_watermark;
         let remote = self.leader_mut()?.remote(to)?;
-        if !remote.streaming || !remote.feeding || remote.next != from {
-            return None;
-        }
         if end <= from {
             remote.feeding = false;
             return None;
@@ -69,7 +74,7 @@ impl Partition {
         let Role::Leader(leader) = &mut r.role else { return };
         for remote in &mut leader.remotes {
             let due = turn.now_ns >= remote.moved_ns.saturating_add(settings.retry_ns);
-            if remote.streaming && due && remote.behind(high_watermark, &settings) {
+            if remote.streaming && due && remote.behind(turn.ends.end, high_watermark, &settings) {
                 remote.moved_ns = turn.now_ns;
                 let body = append(remote.next, high_watermark, 0, turn);
                 turn.send(remote.replica, body);

@@ -1,5 +1,6 @@
 //! Planned transfer of leadership (rule R12): the old leader stops appending, waits until the target has everything, gives
-//! back its right to answer, and says so. Only then is the other one elected: nobody waits for a lease to end.
+//! back its right to answer, and says so. Only then is the other one elected: nobody waits for a lease to end. What was
+//! given back counts in one partition epoch: when that moves and this replica still leads, it goes on.
 
 use pelton_model::Replica;
 
@@ -28,6 +29,7 @@ impl Partition {
     pub(super) fn continue_transfer(&mut self, turn: &mut Turn) {
         let leader_epoch = self.leader_epoch;
         let Some(r) = &mut self.replicated else { return };
+        let partition_epoch = r.state.partition_epoch;
         let Role::Leader(leader) = &r.role else { return };
         let Phase::Draining { target, .. } = leader.phase else { return };
         let has =
@@ -38,14 +40,14 @@ impl Partition {
         let Role::Leader(leader) = &mut r.role else { return };
         leader.phase = Phase::Released { target, said_ns: turn.now_ns };
         turn.effects.push(Effect::Resigned);
-        turn.effects.push(Effect::Release { target, leader_epoch });
+        turn.effects.push(Effect::Release { target, leader_epoch, partition_epoch });
     }
 
     /// Gives up a transfer that takes too long; says again what was released.
     pub(super) fn tick_transfer(&mut self, turn: &mut Turn) {
         let leader_epoch = self.leader_epoch;
         let Some(r) = &mut self.replicated else { return };
-        let retry_ns = r.settings.retry_ns;
+        let (retry_ns, partition_epoch) = (r.settings.retry_ns, r.state.partition_epoch);
         let Role::Leader(leader) = &mut r.role else { return };
         match &mut leader.phase {
             Phase::Draining { target, deadline_ns } if turn.now_ns >= *deadline_ns => {
@@ -56,7 +58,7 @@ impl Partition {
             Phase::Released { target, said_ns } if turn.now_ns >= said_ns.saturating_add(retry_ns) => {
                 *said_ns = turn.now_ns;
                 let target = *target;
-                turn.effects.push(Effect::Release { target, leader_epoch });
+                turn.effects.push(Effect::Release { target, leader_epoch, partition_epoch });
             }
             _ => {}
         }

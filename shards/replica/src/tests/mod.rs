@@ -8,4 +8,5 @@ mod oracle;
 mod plan;
 mod rules;
 mod seeds;
+mod stream;
 mod world;

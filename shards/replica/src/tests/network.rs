@@ -54,6 +54,7 @@ pub enum Message {
     Release {
         epoch: ReplicaEpoch,
         leader_epoch: LeaderEpoch,
+        partition_epoch: PartitionEpoch,
         target: Replica,
     },
 }

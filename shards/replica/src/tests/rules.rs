@@ -12,7 +12,7 @@ use crate::frame::Body;
 use crate::lease::Lease;
 use crate::partition::{AckState, HighWatermarkMark, Partition, RoleKind};
 
-const ENDS: LogEnds = LogEnds {
+pub(super) const ENDS: LogEnds = LogEnds {
     start: Offset(0),
     log_start: Offset(0),
     flushed: Offset(10),
@@ -20,12 +20,12 @@ const ENDS: LogEnds = LogEnds {
     end: Offset(10),
 };
 
-fn member(node: usize) -> IsrMember {
+pub(super) fn member(node: usize) -> IsrMember {
     let epoch = ReplicaEpoch { node_epoch: NodeEpoch(1 + node as u64), shard_epoch: ShardEpoch(0) };
     IsrMember { replica: replica(node), epoch }
 }
 
-fn state(leader: usize, epoch: i32, partition_epoch: i32, isr: &[usize]) -> PartitionState {
+pub(super) fn state(leader: usize, epoch: i32, partition_epoch: i32, isr: &[usize]) -> PartitionState {
     PartitionState {
         replicas: (0..3).map(replica).collect(),
         leader: Some(replica(leader)),
@@ -40,7 +40,7 @@ fn state(leader: usize, epoch: i32, partition_epoch: i32, isr: &[usize]) -> Part
     }
 }
 
-fn with<R>(partition: &mut Partition, f: impl FnOnce(&mut Partition, &mut Turn) -> R) -> (R, Vec<Effect>) {
+pub(super) fn with<R>(partition: &mut Partition, f: impl FnOnce(&mut Partition, &mut Turn) -> R) -> (R, Vec<Effect>) {
     let (mut effects, mut epochs) = (Vec::new(), EpochCache::default());
     epochs.assign(LeaderEpoch(0), Offset(0));
     let (now_ns, lease) = (1, Lease::UNLIMITED);
@@ -50,7 +50,7 @@ fn with<R>(partition: &mut Partition, f: impl FnOnce(&mut Partition, &mut Turn) 
 }
 
 /// Node 0, of which the metadata say this.
-fn partition(state: &PartitionState, predecessor_gone: bool) -> Partition {
+pub(super) fn partition(state: &PartitionState, predecessor_gone: bool) -> Partition {
     let settings = Settings { min_insync_replicas: 2, ..Settings::default() };
     let mut partition = Partition::replicated(member(0), settings, HighWatermarkMark::default(), ENDS);
     with(&mut partition, |partition, turn| partition.handle_metadata(state, predecessor_gone, turn));
@@ -209,6 +209,24 @@ fn a_transfer_stops_appends_then_everything_and_a_late_one_is_cancelled() {
     });
     assert!(effects.contains(&Effect::TransferCancelled { target: replica(1) }), "{effects:?}");
     assert_eq!(late.role(), RoleKind::Active);
+}
+
+/// The controller refused, because the target had left the ISR or the partition had changed: it moves the partition epoch,
+/// and whatever copy of the release comes later is not acted on.
+#[test]
+fn a_leader_whose_release_came_to_nothing_goes_on_in_another_partition_epoch() {
+    let mut partition = partition(&state(0, 1, 1, &[0, 1, 2]), true);
+    acknowledge(&mut partition);
+    let (_, effects) =
+        with(&mut partition, |partition, turn| partition.handle_transfer(replica(1), turn));
+    let (target, leader_epoch, partition_epoch) = (replica(1), LeaderEpoch(1), PartitionEpoch(1));
+    assert!(effects.contains(&Effect::Release { target, leader_epoch, partition_epoch }), "{effects:?}");
+    refuses_all(&row(&partition, Lease::UNLIMITED), NOT_LEADER);
+    with(&mut partition, |partition, turn| {
+        partition.handle_metadata(&state(0, 1, 2, &[0, 2]), true, turn)
+    });
+    assert_eq!(partition.role(), RoleKind::Active);
+    assert_eq!(row(&partition, Lease::UNLIMITED).produce, Ok(()));
 }
 
 #[test]

@@ -375,9 +375,9 @@ impl World {
             }
             Effect::HighWatermark(offset) => self.nodes[id].producers.commit(offset),
             Effect::ProposeIsr(proposal) => self.send(id, CONTROLLER, Message::Propose { epoch, proposal }),
-            Effect::Release { target, leader_epoch } => {
+            Effect::Release { target, leader_epoch, partition_epoch } => {
                 self.oracle.transfers += 1;
-                self.send(id, CONTROLLER, Message::Release { epoch, leader_epoch, target });
+                self.send(id, CONTROLLER, Message::Release { epoch, leader_epoch, partition_epoch, target });
             }
             Effect::Resigned | Effect::TransferCancelled { .. } => {}
             Effect::Faulted(fault) => {

@@ -18,7 +18,7 @@ use pelton_shard::replica_host::{HostEffect, HostTurn, Produced, ReplicaHost};
 use pelton_wire::error_code::ErrorCode;
 use uuid::Uuid;
 
-use super::{Message, member};
+use super::{Fault, Message, member};
 use crate::disk::{Crash, Disk, Operation};
 
 /// A produce that waits for its answer.
@@ -40,6 +40,7 @@ pub struct Node {
     pub slow: bool,
     pub running: Option<Running>,
     pub settings: Settings,
+    fault: Option<Fault>,
     config: StorageConfig,
     topic: TopicConfig,
 }
@@ -65,6 +66,7 @@ pub struct Running {
     latest: Option<(u64, PartitionState, bool)>,
     id: usize,
     settings: Settings,
+    fault: Option<Fault>,
 }
 
 fn key() -> PartitionKey {
@@ -94,7 +96,7 @@ pub fn in_memory(plan: ReadPlan) -> Vec<Bytes> {
 
 impl Node {
     /// One that has never run.
-    pub fn new(id: usize, flush: bool, prng: &mut Prng) -> Node {
+    pub fn new(id: usize, flush: bool, fault: Option<Fault>, prng: &mut Prng) -> Node {
         let config = StorageConfig {
             journal_bytes: 512 << 10,
             tail_bytes: 256 << 10,
@@ -102,6 +104,7 @@ impl Node {
             lay_down_bytes: 8 << 10,
             writes_in_flight: 1 + prng.below(3) as usize,
             direct_bytes: [400, 2_500, 256 << 10][prng.below(3) as usize],
+            sabotage: fault.and_then(Fault::log),
             ..StorageConfig::default()
         };
         let settings = Settings {
@@ -110,6 +113,7 @@ impl Node {
             silence_ns: 3_000_000_000,
             window_bytes: 30_000,
             append_bytes: 6_000,
+            sabotage: fault.and_then(Fault::replica),
             ..Settings::default()
         };
         let topic = TopicConfig {
@@ -122,7 +126,8 @@ impl Node {
             retention_bytes: -1,
             ..TopicConfig::default()
         };
-        Node { id, life: 0, disk: Disk::default(), slow: false, running: None, settings, config, topic }
+        let disk = Disk::default();
+        Node { id, life: 0, disk, slow: false, running: None, settings, fault, config, topic }
     }
 
     /// Begins a life on what the disk has.
@@ -156,6 +161,7 @@ impl Node {
             latest: None,
             id: self.id,
             settings: self.settings,
+            fault: self.fault,
         });
         Ok(())
     }
@@ -241,7 +247,7 @@ impl Node {
 
 impl Running {
     fn lease(&self) -> Lease {
-        self.holder.lease()
+        self.holder.sabotaged_lease(self.fault.and_then(Fault::replica))
     }
 
     /// Behind the last record.
@@ -278,8 +284,9 @@ impl Running {
             let Some(epoch) = self.epoch.filter(|_| self.storage.is_ready()) else { return };
             let me = member(self.id, epoch);
             let (slot, recovered) = (self.slot, self.recovered.take());
-            let host =
+            let mut host =
                 ReplicaHost::open(key(), slot, me, self.settings, recovered.as_ref(), now, &self.storage);
+            host.set_sabotage(self.fault.and_then(Fault::host));
             self.host = Some(host);
         }
         if let Some((index, state, gone)) = self.latest.clone() {
@@ -334,6 +341,9 @@ impl Running {
         }
         if !progress.advanced.is_empty() {
             self.act(now, |host, turn| host.handle_progress(turn));
+        }
+        if progress.space_freed {
+            self.act(now, |host, turn| host.handle_room(turn));
         }
         for (token, plan) in progress.reads {
             let mut taken = false;

@@ -1,0 +1,108 @@
+//! What a follower does with batches of its leader, and those that wait for room in its log: within the window it has named
+//! to the leader, so that a short want of room costs no new Join.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use pelton_log::Admission;
+use pelton_model::{LeaderEpoch, Offset, Replica};
+use pelton_replica::effect::Turn;
+use pelton_replica::frame::{Body, Frame};
+use pelton_replica::partition::Partition;
+use pelton_wire::record_batch::BatchIter;
+
+use super::{HostTurn, ReplicaHost, Sabotage, facts_of};
+
+/// Appends that wait, in order.
+pub(super) struct Held {
+    frames: VecDeque<(Replica, Frame, Bytes)>,
+    bytes: usize,
+    limit_bytes: usize,
+}
+
+impl Held {
+    /// Of at most so many bytes, but for a single larger batch.
+    pub(super) fn new(limit_bytes: u32) -> Held {
+        Held { frames: VecDeque::new(), bytes: 0, limit_bytes: limit_bytes as usize }
+    }
+
+    pub(super) fn set_limit(&mut self, limit_bytes: u32) {
+        self.limit_bytes = limit_bytes as usize;
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.frames.clear();
+        self.bytes = 0;
+    }
+
+    /// What is too much is as if lost: the gap shows with the next Append.
+    fn push(&mut self, from: Replica, frame: Frame, batches: Bytes) {
+        if self.frames.is_empty() || self.bytes + batches.len() <= self.limit_bytes {
+            self.bytes += batches.len();
+            self.frames.push_back((from, frame, batches));
+        }
+    }
+
+    fn pop(&mut self) -> Option<(Replica, Frame, Bytes)> {
+        let (from, frame, batches) = self.frames.pop_front()?;
+        self.bytes -= batches.len();
+        Some((from, frame, batches))
+    }
+}
+
+impl ReplicaHost {
+    /// The log may have room again (`Progress::space_freed`): what waits for it is appended.
+    pub fn handle_room(&mut self, turn: &mut HostTurn) {
+        while let Some((_, _, batches)) = self.appends.frames.front() {
+            if self.cutting.is_some() || turn.storage.admit(batches.len()) != Admission::Yes {
+                return;
+            }
+            let Some((from, frame, batches)) = self.appends.pop() else { return };
+            self.take_append(from, &frame, &batches, turn);
+        }
+    }
+
+    /// Batches, or a question, of a leader.
+    pub(super) fn handle_append(
+        &mut self,
+        from: Replica,
+        frame: &Frame,
+        batches: &Bytes,
+        turn: &mut HostTurn,
+    ) {
+        let waits = !self.appends.frames.is_empty();
+        match batches.is_empty() {
+            // What it asks is answered by the Appends before it.
+            true if waits => {}
+            false if waits || turn.storage.admit(batches.len()) != Admission::Yes => {
+                self.appends.push(from, *frame, batches.clone());
+            }
+            _ => self.take_append(from, frame, batches, turn),
+        }
+    }
+
+    fn take_append(&mut self, from: Replica, frame: &Frame, batches: &Bytes, turn: &mut HostTurn) {
+        let take = |partition: &mut Partition, turn: &mut Turn| {
+            partition.handle_append(from, frame.leader_epoch, &frame.body, batches, turn)
+        };
+        if !self.machine(turn, take) {
+            return self.perform(turn);
+        }
+        let (epochs, producers) = (
+            !self.sabotaged(Sabotage::FollowWithoutEpochs),
+            !self.sabotaged(Sabotage::FollowWithoutProducers),
+        );
+        for (info, _) in BatchIter::new(batches) {
+            if epochs {
+                self.epochs.assign(LeaderEpoch(info.partition_leader_epoch), Offset(info.base_offset));
+            }
+            if producers {
+                self.producers.update(&facts_of(&info), turn.now);
+            }
+        }
+        turn.storage.append_followed(self.slot, batches.clone());
+        // The high watermark that came with the batches counts once they are there.
+        self.perform(turn);
+        self.handle_progress(turn);
+    }
+}

@@ -114,6 +114,8 @@ pub struct ReplicaHost {
     cutting: Option<bool>,
     /// The last metadata that came meanwhile.
     held: Option<(PartitionState, bool)>,
+    /// Where the log shall begin, once that is stable.
+    log_start_wanted: Offset,
     feeding: Feeding,
     appends: Held,
     #[cfg(feature = "sabotage")]
@@ -150,6 +152,7 @@ impl ReplicaHost {
             effects: Vec::new(),
             cutting: None,
             held: None,
+            log_start_wanted: Offset(0),
             feeding: Feeding::default(),
             appends: Held::new(settings.window_bytes),
             #[cfg(feature = "sabotage")]
@@ -281,7 +284,8 @@ impl ReplicaHost {
         if turn.storage.admit(records.len()) != Admission::Yes {
             return Produced::NoRoom;
         }
-        let stamped = if self.sabotaged(Sabotage::StampEarlierEpoch) { leader_epoch.0 - 1 } else { leader_epoch.0 };
+        let stamped =
+            if self.sabotaged(Sabotage::StampEarlierEpoch) { leader_epoch.0 - 1 } else { leader_epoch.0 };
         let appended = turn.storage.append(self.slot, records, LeaderEpoch(stamped), None);
         let (base_offset, last_offset) = (appended.base_offset, appended.last_offset);
         self.producers.update(&BatchFacts { base_offset, last_offset, ..facts }, turn.now);
@@ -309,6 +313,7 @@ impl ReplicaHost {
     /// The log was cut (`Progress::cuts`): epochs and producers follow, then the replica goes on.
     pub fn handle_cut(&mut self, end: Offset, turn: &mut HostTurn) {
         let Some(restarted) = self.cutting.take() else { return };
+        self.log_start_wanted = Offset(0);
         if self.sabotaged(Sabotage::KeepStateOnCut) {
             // As if a log's cut were the log's matter alone.
         } else if restarted {
@@ -375,7 +380,10 @@ impl ReplicaHost {
                     self.appends.clear();
                     self.cutting = turn.storage.start_restart(self.slot, at).then_some(true);
                 }
+                // Said with every Append until it is stable; in the journal once.
+                Effect::AdvanceLogStart { to } if to <= self.log_start_wanted => {}
                 Effect::AdvanceLogStart { to } => {
+                    self.log_start_wanted = to;
                     turn.storage.set_log_start_offset(self.slot, to);
                     self.epochs.truncate_from_start(turn.storage.base_offset(self.slot));
                 }

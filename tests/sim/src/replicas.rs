@@ -57,7 +57,12 @@ pub enum Message {
     /// Another is to lead.
     Transfer { epoch: ReplicaEpoch, target: Replica },
     /// Leadership is given back.
-    Release { epoch: ReplicaEpoch, leader_epoch: LeaderEpoch, partition_epoch: PartitionEpoch, target: Replica },
+    Release {
+        epoch: ReplicaEpoch,
+        leader_epoch: LeaderEpoch,
+        partition_epoch: PartitionEpoch,
+        target: Replica,
+    },
 }
 
 enum What {

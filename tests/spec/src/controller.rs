@@ -10,8 +10,8 @@ use pelton_cluster::control::isr::{self, Asker, IsrChange, IsrSabotage};
 use pelton_cluster::image::MetadataImage;
 use pelton_cluster::record::{MetadataRecord, NodeRegistration, ShardRegistration};
 use pelton_model::{
-    IsrMember, LeaderEpoch, NodeEpoch, NodeId, PartitionEpoch, PartitionKey, PartitionState, Replica, ShardEpoch,
-    TopicId,
+    IsrMember, LeaderEpoch, NodeEpoch, NodeId, PartitionEpoch, PartitionKey, PartitionState, Replica,
+    ShardEpoch, TopicId,
 };
 use uuid::Uuid;
 

@@ -105,7 +105,10 @@ impl Remote {
             high_watermark: before.high_watermark.max(acked.high_watermark),
         });
         self.durable_seen = self.durable_seen.max(acked.flushed);
-        self.next = self.next.max(acked.written);
+        if acked.written > self.next {
+            // It has more than its Join said; what is being read for it is from where it was.
+            (self.next, self.feeding) = (acked.written, false);
+        }
         self.moved_ns = now_ns;
         while let Some((_, bytes)) = self.in_flight.front().filter(|(end, _)| *end <= acked.written) {
             self.in_flight_bytes -= u64::from(*bytes);

@@ -102,10 +102,10 @@ impl Controller {
             Message::Register { life, unclean } => self.register(from, life, unclean, now_ns),
             Message::Renew { sequence, epoch, applied } => self.renew(from, sequence, epoch, applied, now_ns),
             Message::Propose { epoch, proposal } => self.propose(from, epoch, proposal),
-            Message::Release { epoch, leader_epoch, partition_epoch, target } => {
-                if partition_epoch == self.state.partition_epoch {
-                    self.released(from, epoch, leader_epoch, target)
-                }
+            Message::Release { epoch, leader_epoch, partition_epoch, target }
+                if partition_epoch == self.state.partition_epoch =>
+            {
+                self.released(from, epoch, leader_epoch, target)
             }
             _ => {}
         }

@@ -40,7 +40,10 @@ pub(super) fn state(leader: usize, epoch: i32, partition_epoch: i32, isr: &[usiz
     }
 }
 
-pub(super) fn with<R>(partition: &mut Partition, f: impl FnOnce(&mut Partition, &mut Turn) -> R) -> (R, Vec<Effect>) {
+pub(super) fn with<R>(
+    partition: &mut Partition,
+    f: impl FnOnce(&mut Partition, &mut Turn) -> R,
+) -> (R, Vec<Effect>) {
     let (mut effects, mut epochs) = (Vec::new(), EpochCache::default());
     epochs.assign(LeaderEpoch(0), Offset(0));
     let (now_ns, lease) = (1, Lease::UNLIMITED);
@@ -217,14 +220,11 @@ fn a_transfer_stops_appends_then_everything_and_a_late_one_is_cancelled() {
 fn a_leader_whose_release_came_to_nothing_goes_on_in_another_partition_epoch() {
     let mut partition = partition(&state(0, 1, 1, &[0, 1, 2]), true);
     acknowledge(&mut partition);
-    let (_, effects) =
-        with(&mut partition, |partition, turn| partition.handle_transfer(replica(1), turn));
+    let (_, effects) = with(&mut partition, |partition, turn| partition.handle_transfer(replica(1), turn));
     let (target, leader_epoch, partition_epoch) = (replica(1), LeaderEpoch(1), PartitionEpoch(1));
     assert!(effects.contains(&Effect::Release { target, leader_epoch, partition_epoch }), "{effects:?}");
     refuses_all(&row(&partition, Lease::UNLIMITED), NOT_LEADER);
-    with(&mut partition, |partition, turn| {
-        partition.handle_metadata(&state(0, 1, 2, &[0, 2]), true, turn)
-    });
+    with(&mut partition, |partition, turn| partition.handle_metadata(&state(0, 1, 2, &[0, 2]), true, turn));
     assert_eq!(partition.role(), RoleKind::Active);
     assert_eq!(row(&partition, Lease::UNLIMITED).produce, Ok(()));
 }

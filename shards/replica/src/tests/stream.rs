@@ -11,10 +11,10 @@ use crate::partition::Partition;
 const HOUR_NS: u64 = 3_600_000_000_000;
 
 /// A follower of node 0 says how far it is.
-fn acknowledge(partition: &mut Partition, node: usize, end: Offset) {
+fn acknowledge(partition: &mut Partition, node: usize, end: Offset) -> Vec<Effect> {
     let (replica_epoch, high_watermark) = (member(node).epoch, end);
     let body = Body::Ack { replica_epoch, written_end: end, flushed_end: end, high_watermark };
-    with(partition, |partition, turn| partition.handle_frame(replica(node), LeaderEpoch(1), &body, turn));
+    with(partition, |partition, turn| partition.handle_frame(replica(node), LeaderEpoch(1), &body, turn)).1
 }
 
 /// It joins, with a log that ends there.
@@ -54,6 +54,17 @@ fn an_idle_partition_wants_no_tick_and_nobody_lags_when_it_goes_on() {
     let proposes = |effects: Vec<Effect>| effects.iter().any(|e| matches!(e, Effect::ProposeIsr(_)));
     assert!(!proposes(at(&mut partition, HOUR_NS + lag_ns, 11, Partition::handle_tick)));
     assert!(proposes(at(&mut partition, HOUR_NS + lag_ns + 1, 11, Partition::handle_tick)));
+}
+
+/// The Join was overtaken by an acknowledgement: what is read from where the Join said is wanted no more.
+#[test]
+fn a_follower_that_is_further_than_its_join_said_is_fed_from_there() {
+    let mut partition = partition(&state(0, 1, 1, &[0]), true);
+    join(&mut partition, 1, Offset(5));
+    let effects = acknowledge(&mut partition, 1, Offset(7));
+    let feeds = |effect: &Effect| matches!(effect, Effect::Feed { from: Offset(7), .. });
+    assert!(effects.iter().any(feeds), "{effects:?}");
+    assert!(!partition.wants_feed(replica(1), LeaderEpoch(1), Offset(5)));
 }
 
 #[test]

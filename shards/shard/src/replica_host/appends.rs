@@ -7,7 +7,7 @@ use bytes::Bytes;
 use pelton_log::Admission;
 use pelton_model::{LeaderEpoch, Offset, Replica};
 use pelton_replica::effect::Turn;
-use pelton_replica::frame::{Body, Frame};
+use pelton_replica::frame::Frame;
 use pelton_replica::partition::Partition;
 use pelton_wire::record_batch::BatchIter;
 
@@ -21,7 +21,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Of at most so many bytes, but for a single larger batch.
+    /// Of so many bytes and one Append more: the leader's last may reach beyond the window.
     pub(super) fn new(limit_bytes: u32) -> Held {
         Held { frames: VecDeque::new(), bytes: 0, limit_bytes: limit_bytes as usize }
     }
@@ -37,7 +37,7 @@ impl Held {
 
     /// What is too much is as if lost: the gap shows with the next Append.
     fn push(&mut self, from: Replica, frame: Frame, batches: Bytes) {
-        if self.frames.is_empty() || self.bytes + batches.len() <= self.limit_bytes {
+        if self.bytes < self.limit_bytes {
             self.bytes += batches.len();
             self.frames.push_back((from, frame, batches));
         }

@@ -91,10 +91,10 @@ impl Controller {
             Message::Register { life } => self.register(from, life, now_ns),
             Message::Renew { sequence, epoch, applied } => self.renew(from, sequence, epoch, applied, now_ns),
             Message::Propose { epoch, proposal } => self.propose(from, epoch, proposal),
-            Message::Release { epoch, leader_epoch, partition_epoch, target } => {
-                if partition_epoch == self.state.partition_epoch {
-                    self.released(from, epoch, leader_epoch, target);
-                }
+            Message::Release { epoch, leader_epoch, partition_epoch, target }
+                if partition_epoch == self.state.partition_epoch =>
+            {
+                self.released(from, epoch, leader_epoch, target);
             }
             _ => {}
         }

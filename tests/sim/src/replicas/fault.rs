@@ -17,11 +17,23 @@ pub enum Fault {
     Host(Host),
 }
 
+/// What three nodes with disks that do not lie, and a controller that never stops, show of the replica machine's faults; its
+/// own tests show all.
+const REPLICA: [Replica; 7] = [
+    Replica::DropMaximalIsr,
+    Replica::HighWatermarkBeforeCut,
+    Replica::CutToHighWatermark,
+    Replica::ExpandEarly,
+    Replica::IgnoreMinIsr,
+    Replica::SkipMatching,
+    Replica::AckUnwritten,
+];
+
 impl Fault {
     /// All of them.
     pub fn all() -> impl Iterator<Item = Fault> {
         let log = Log::OF_FOLLOWERS.into_iter().map(Fault::Log);
-        let replica = Replica::ALL.into_iter().map(Fault::Replica);
+        let replica = REPLICA.into_iter().map(Fault::Replica);
         log.chain(replica).chain(Host::ALL.into_iter().map(Fault::Host))
     }
 

@@ -204,12 +204,12 @@ impl Node {
                 running.holder.handle_grant(sequence);
                 running.act(now, |host, turn| host.handle_tick(turn));
             }
-            Message::Metadata { index, state, predecessor_gone } => {
-                // Late ones tell nothing new, but that nobody is in the way any more holds for their epoch.
-                if running.latest.as_ref().is_none_or(|(latest, ..)| *latest <= index) {
-                    running.latest = Some((index, state, predecessor_gone));
-                    running.follow(now);
-                }
+            // Late ones tell nothing new, but that nobody is in the way any more holds for their epoch.
+            Message::Metadata { index, state, predecessor_gone }
+                if running.latest.as_ref().is_none_or(|(latest, ..)| *latest <= index) =>
+            {
+                running.latest = Some((index, state, predecessor_gone));
+                running.follow(now);
             }
             Message::Refused { epoch, partition_epoch } if running.epoch == Some(epoch) => {
                 running.act(now, |host, turn| host.handle_proposal_refused(partition_epoch, turn));

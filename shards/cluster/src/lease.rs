@@ -155,6 +155,11 @@ impl LeaseKeeper {
         self.epoch.is_some() && now_ns < self.until_ns
     }
 
+    /// The instant at which the lease ends, on this node's clock, nanoseconds; 0 without one.
+    pub fn until_ns(&self) -> u64 {
+        if self.epoch.is_some() { self.until_ns } else { 0 }
+    }
+
     /// Changes up to here are released.
     pub fn released(&self) -> u64 {
         self.released

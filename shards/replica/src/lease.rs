@@ -23,6 +23,11 @@ impl Lease {
     /// None.
     pub const NONE: Lease = Lease { valid_until_ns: 0 };
 
+    /// One that ends at this instant of the node's clock, nanoseconds.
+    pub fn until(valid_until_ns: u64) -> Lease {
+        Lease { valid_until_ns }
+    }
+
     /// Whether it holds at `now_ns`. Rule L8: asked after what is to be answered was captured, before it is sent.
     pub fn valid(self, now_ns: u64) -> bool {
         now_ns < self.valid_until_ns

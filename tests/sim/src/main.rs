@@ -23,6 +23,8 @@ use seeds::{Arguments, Tally};
 
 /// Seeds within which each sabotage must be caught.
 const SABOTAGE_SEEDS: usize = 500;
+/// The same with three nodes.
+const REPLICA_SABOTAGE_SEEDS: u64 = 2_000;
 
 fn main() {
     let (arguments, mut tally) = (Arguments::read(), Tally::default());
@@ -31,7 +33,7 @@ fn main() {
         seeds::run("pelton-sim --replicas", &arguments, &mut tally, run);
         if let Some(name) = arguments.value("--sabotage") {
             for fault in replicas::Fault::all().filter(|fault| name == "all" || name == fault.to_string()) {
-                let tried = 1..=SABOTAGE_SEEDS as u64;
+                let tried = 1..=REPLICA_SABOTAGE_SEEDS;
                 let found =
                     seeds::caught(&fault.to_string(), tried, |seed| replicas::run(seed, false, Some(fault)));
                 tally.count(&format!("sabotage {fault}"), found);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use pelton_cluster::control::ControlSabotage;
 use pelton_log::Sabotage as Log;
 use pelton_replica::sabotage::Sabotage as Replica;
 use pelton_shard::replica_host::Sabotage as Host;
@@ -15,17 +16,19 @@ pub enum Fault {
     Replica(Replica),
     /// Of its host.
     Host(Host),
+    /// The controller waits a third of what it must before it counts a lease as ended.
+    ShortWait,
 }
 
-/// What three nodes with disks that do not lie, and a controller that never stops, show of the replica machine's faults; its
-/// own tests show all.
-const REPLICA: [Replica; 7] = [
+/// What nodes with disks that do not lie show of the replica machine's faults; its own tests show all.
+const REPLICA: [Replica; 8] = [
     Replica::DropMaximalIsr,
     Replica::HighWatermarkBeforeCut,
     Replica::CutToHighWatermark,
-    Replica::ExpandEarly,
+    Replica::LeaseTwice,
     Replica::IgnoreMinIsr,
     Replica::SkipMatching,
+    Replica::ForgetLease,
     Replica::AckUnwritten,
 ];
 
@@ -34,7 +37,8 @@ impl Fault {
     pub fn all() -> impl Iterator<Item = Fault> {
         let log = Log::OF_FOLLOWERS.into_iter().map(Fault::Log);
         let replica = REPLICA.into_iter().map(Fault::Replica);
-        log.chain(replica).chain(Host::ALL.into_iter().map(Fault::Host))
+        let host = Host::ALL.into_iter().map(Fault::Host);
+        log.chain(replica).chain(host).chain([Fault::ShortWait])
     }
 
     /// The log's share.
@@ -51,6 +55,13 @@ impl Fault {
     pub fn host(self) -> Option<Host> {
         if let Fault::Host(fault) = self { Some(fault) } else { None }
     }
+
+    /// The controller's share; `pelton-control-sim` has more.
+    pub fn control(self) -> ControlSabotage {
+        let mut control = ControlSabotage::default();
+        control.sessions.short_wait = self == Fault::ShortWait;
+        control
+    }
 }
 
 impl fmt::Display for Fault {
@@ -59,6 +70,7 @@ impl fmt::Display for Fault {
             Fault::Log(fault) => write!(f, "{fault:?}"),
             Fault::Replica(fault) => write!(f, "{fault:?}"),
             Fault::Host(fault) => write!(f, "{fault:?}"),
+            Fault::ShortWait => write!(f, "ShortWait"),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What must be true: an acknowledged batch is in every log once, at its offset; no log has a batch twice; all are the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use pelton_model::Offset;
 use pelton_wire::crc::crc32c;
 use pelton_wire::record_batch::{BatchIter, crc_matches};
 
@@ -42,21 +43,20 @@ pub fn stored(bytes: &Bytes) -> Result<Vec<Stored>, String> {
 /// The judge.
 #[derive(Default)]
 pub struct Judge {
-    /// What counts is on stable storage.
-    pub flush: bool,
     /// By client and sequence number: the offset.
     acknowledged: BTreeMap<(usize, i32), i64>,
-    /// The first log that was judged.
-    first: Option<Vec<Stored>>,
+    /// Behind the last record acknowledged.
+    acknowledged_end: Offset,
+    /// Who leads in each epoch.
+    leaders: BTreeMap<i32, usize>,
+    released: BTreeSet<i32>,
+    /// Batches that anybody holds for committed.
+    committed: BTreeMap<i64, Stored>,
+    dropped_below: i64,
     pub digest: u64,
 }
 
 impl Judge {
-    /// Of a topic whose batches count when they are flushed, or when they are written.
-    pub fn new(flush: bool) -> Judge {
-        Judge { flush, ..Judge::default() }
-    }
-
     /// Batches acknowledged.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.len() as u64
@@ -64,6 +64,7 @@ impl Judge {
 
     /// I13: an acknowledgement says what an earlier one of the same batch said.
     pub fn acknowledged_at(&mut self, wait: &Waiting) -> Result<(), String> {
+        self.acknowledged_end = self.acknowledged_end.max(Offset(wait.last_offset.0 + 1));
         let first = *self.acknowledged.entry((wait.client, wait.sequence)).or_insert(wait.base_offset);
         match first == wait.base_offset {
             true => Ok(()),
@@ -71,9 +72,57 @@ impl Judge {
         }
     }
 
-    /// A log, read alone.
+    /// Leader epochs that had a leader.
+    pub fn elections(&self) -> u64 {
+        self.leaders.len() as u64
+    }
+
+    /// I1: one leader in each epoch.
+    pub fn leads(&mut self, node: usize, epoch: i32) -> Result<(), String> {
+        match *self.leaders.entry(epoch).or_insert(node) {
+            first if first == node => Ok(()),
+            first => Err(format!("I1: nodes {first} and {node} lead in epoch {epoch}")),
+        }
+    }
+
+    /// A leadership is handed over; true when that is news.
+    pub fn released(&mut self, epoch: i32) -> bool {
+        self.released.insert(epoch)
+    }
+
+    /// L8: no reader is shown less than what was acknowledged before it asked.
+    pub fn read(&self, node: usize, end: Offset) -> Result<(), String> {
+        match end >= self.acknowledged_end {
+            true => Ok(()),
+            false => {
+                Err(format!("L8: node {node} answers {end:?}, {:?} is acknowledged", self.acknowledged_end))
+            }
+        }
+    }
+
+    /// I5: what a node holds for committed, nobody holds otherwise, now or later.
+    pub fn committed(&mut self, node: usize, log: &[Stored], end: Offset) -> Result<(), String> {
+        for batch in log.iter().filter(|batch| batch.last_offset < end.0) {
+            let first = *self.committed.entry(batch.base_offset).or_insert(*batch);
+            if first != *batch {
+                return Err(format!("I5: node {node} has {batch:?} for committed, another {first:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything below may go from all logs.
+    pub fn dropped(&mut self, below: Offset) {
+        self.dropped_below = self.dropped_below.max(below.0);
+    }
+
+    /// A log, read alone, of which everything is committed.
     pub fn judge(&mut self, node: usize, log: &[Stored]) -> Result<(), String> {
-        let (mut end, mut epoch, mut at) = (0, 0, BTreeMap::new());
+        let base = log.first().map_or(self.dropped_below, |batch| batch.base_offset);
+        if base > self.dropped_below {
+            return Err(format!("I2: node {node} begins at {base}, only {} may be gone", self.dropped_below));
+        }
+        let (mut end, mut epoch, mut at) = (base, 0, BTreeMap::new());
         for batch in log {
             if batch.base_offset != end || batch.epoch < epoch {
                 return Err(format!("I7: node {node} has {batch:?} behind {end} of epoch {epoch}"));
@@ -84,8 +133,8 @@ impl Judge {
             }
         }
         for (batch, offset) in &self.acknowledged {
-            if at.get(batch) != Some(offset) {
-                let found = at.get(batch);
+            let found = at.get(batch);
+            if found != Some(offset) && (found.is_some() || *offset >= self.dropped_below) {
                 return Err(format!(
                     "I2: {batch:?} was acknowledged at {offset}, node {node} has it at {found:?}"
                 ));
@@ -93,14 +142,6 @@ impl Judge {
         }
         for batch in log {
             self.digest = self.digest.rotate_left(7) ^ u64::from(batch.checksum) ^ batch.base_offset as u64;
-        }
-        match &self.first {
-            None => self.first = Some(log.to_vec()),
-            Some(first) if first == log => {}
-            Some(first) => {
-                let differ = first.iter().zip(log).find(|(one, other)| one != other);
-                return Err(format!("I5: node {node} differs from the first: {differ:?}"));
-            }
         }
         Ok(())
     }

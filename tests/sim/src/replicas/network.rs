@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use pelton_model::Prng;
 
-use super::controller::NODES;
+use super::NODES;
 
 const MS: u64 = 1_000_000;
 
@@ -36,24 +36,24 @@ impl Network {
         (0..count).map(|_| 50_000 + prng.below(self.delay_ns)).collect()
     }
 
-    /// Cuts some links, or mends all; the last place is the controller's.
+    /// Cuts some links, or mends all.
     pub fn change(&mut self, prng: &mut Prng) -> String {
         if !self.cut.is_empty() && prng.one_in(2) {
             self.cut.clear();
             return "links mended".to_string();
         }
-        let one = prng.below(NODES as u64 + 1) as usize;
+        let one = prng.below(NODES as u64) as usize;
         match prng.below(3) {
             0 => {
-                let other = (one + 1 + prng.below(NODES as u64) as usize) % (NODES + 1);
+                let other = (one + 1 + prng.below(NODES as u64 - 1) as usize) % NODES;
                 self.cut.insert((one, other));
             }
             1 => {
-                let other = (one + 1 + prng.below(NODES as u64) as usize) % (NODES + 1);
+                let other = (one + 1 + prng.below(NODES as u64 - 1) as usize) % NODES;
                 self.cut.extend([(one, other), (other, one)]);
             }
             _ => {
-                for other in (0..=NODES).filter(|other| *other != one) {
+                for other in (0..NODES).filter(|other| *other != one) {
                     self.cut.extend([(one, other), (other, one)]);
                 }
             }

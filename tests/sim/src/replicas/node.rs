@@ -1,24 +1,23 @@
-//! A node: a disk that stays, and, while its process lives, the shard's log and a replica host on it.
+//! A node: a disk and a clock that stay, and, while its process lives, the shard's log, its replica and the node's member.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use pelton_cluster::member::{Member, MemberEffect};
 use pelton_log::disk::{DiskDone, DiskEffect, DiskError, Ticket};
 use pelton_log::{
-    DiskImage, PartitionSlot, Progress, ReadPlan, ReadToken, RecoveredPartition, Snapshots, Storage,
-    StorageConfig,
+    CommitPoint, DiskImage, PartitionSlot, Progress, ReadPlan, ReadToken, RecoveredPartition, Snapshots,
+    Storage,
 };
-use pelton_model::{
-    LeaderEpoch, Now, Offset, PartitionKey, PartitionState, Prng, ReplicaEpoch, TopicConfig, TopicId,
-};
-use pelton_replica::effect::Settings;
-use pelton_replica::lease::{LEASE_TTL_NS, Lease, LeaseHolder};
+use pelton_model::{LeaderEpoch, Now, Offset, PartitionKey, Prng};
+use pelton_replica::lease::Lease;
 use pelton_replica::partition::AckState;
+use pelton_replica::sabotage::Sabotage as ReplicaFault;
 use pelton_shard::replica_host::{HostEffect, HostTurn, Produced, ReplicaHost};
 use pelton_wire::error_code::ErrorCode;
-use uuid::Uuid;
 
-use super::{Fault, Message, member};
+use super::seat::{self, Asked};
+use super::setup::Setup;
 use crate::disk::{Crash, Disk, Operation};
 
 /// A produce that waits for its answer.
@@ -38,51 +37,58 @@ pub struct Node {
     pub disk: Disk,
     /// Its disk is slow.
     pub slow: bool,
+    /// Its process stands still until then.
+    pub paused_until_ns: u64,
     pub running: Option<Running>,
-    pub settings: Settings,
-    fault: Option<Fault>,
-    config: StorageConfig,
-    topic: TopicConfig,
+    pub setup: Setup,
+    clock_base_ns: u64,
+    clock_permille: i64,
+}
+
+/// The replica that the node's shard has.
+pub struct Hosted {
+    pub slot: PartitionSlot,
+    pub host: ReplicaHost,
 }
 
 /// What a process has in memory.
 pub struct Running {
+    pub id: usize,
     pub storage: Storage,
-    pub slot: PartitionSlot,
-    recovered: Option<RecoveredPartition>,
-    pub host: Option<ReplicaHost>,
-    pub epoch: Option<ReplicaEpoch>,
-    holder: LeaseHolder,
-    applied: u64,
+    pub member: Member,
+    pub hosted: Option<Hosted>,
+    recovered: Vec<RecoveredPartition>,
+    /// What a member that has never run writes before anything else.
+    pub first_records: Vec<Bytes>,
+    /// Records of the metadata log on their way to the disk.
+    pub persists: VecDeque<(CommitPoint, u64)>,
+    pub asked: BTreeMap<u64, Asked>,
+    pub next_token: u64,
     waiting: Vec<Waiting>,
     progress: Progress,
     pub disk: Vec<DiskEffect>,
-    effects: Vec<HostEffect>,
+    pub effects: Vec<HostEffect>,
+    pub member_effects: Vec<MemberEffect>,
     pub in_flight: BTreeMap<u64, Operation>,
     pub next_operation: u64,
     pub tick_at_ns: u64,
     reads: BTreeMap<ReadToken, Result<ReadPlan, String>>,
-    /// Metadata that came before the log was ready.
-    latest: Option<(u64, PartitionState, bool)>,
-    id: usize,
-    settings: Settings,
-    fault: Option<Fault>,
+    pub setup: Setup,
 }
 
-fn key() -> PartitionKey {
-    PartitionKey { topic_id: TopicId(Uuid::from_u128(77)), partition: 0 }
-}
-
-struct Snapshot<'a>(Option<&'a ReplicaHost>, Option<&'a RecoveredPartition>);
+struct Snapshot<'a>(Option<&'a Hosted>, &'a [RecoveredPartition], &'a Member);
 
 impl Snapshots for Snapshot<'_> {
-    fn partition(&self, _slot: PartitionSlot) -> Vec<u8> {
-        let unopened = || self.1.map(ReplicaHost::snapshot_of).unwrap_or_default();
-        self.0.map_or_else(unopened, ReplicaHost::snapshot)
+    fn partition(&self, slot: PartitionSlot) -> Vec<u8> {
+        if let Some(hosted) = self.0.filter(|hosted| hosted.slot == slot) {
+            return hosted.host.snapshot();
+        }
+        let found = self.1.iter().find(|recovered| recovered.slot == slot);
+        found.map(ReplicaHost::snapshot_of).unwrap_or_default()
     }
 
     fn metadata(&self) -> Vec<u8> {
-        Vec::new()
+        self.2.checkpoint()
     }
 }
 
@@ -96,78 +102,74 @@ pub fn in_memory(plan: ReadPlan) -> Vec<Bytes> {
 
 impl Node {
     /// One that has never run.
-    pub fn new(id: usize, flush: bool, fault: Option<Fault>, prng: &mut Prng) -> Node {
-        let config = StorageConfig {
-            journal_bytes: 512 << 10,
-            tail_bytes: 256 << 10,
-            group_bytes: 64 << 10,
-            lay_down_bytes: 8 << 10,
-            writes_in_flight: 1 + prng.below(3) as usize,
-            direct_bytes: [400, 2_500, 256 << 10][prng.below(3) as usize],
-            sabotage: fault.and_then(Fault::log),
-            ..StorageConfig::default()
-        };
-        let settings = Settings {
-            flush_every_append: flush,
-            replica_lag_ns: 1_500_000_000,
-            silence_ns: 3_000_000_000,
-            window_bytes: 30_000,
-            append_bytes: 6_000,
-            sabotage: fault.and_then(Fault::replica),
-            ..Settings::default()
-        };
-        let topic = TopicConfig {
-            flush_messages: if flush { 1 } else { i64::MAX },
-            flush_ms: if flush { i64::MAX } else { 200 },
-            segment_bytes: 12_000 + 5_000 * prng.below(4) as i32,
-            index_interval_bytes: 800,
-            file_delete_delay_ms: 0,
-            retention_ms: -1,
-            retention_bytes: -1,
-            ..TopicConfig::default()
-        };
-        let disk = Disk::default();
-        Node { id, life: 0, disk, slow: false, running: None, settings, fault, config, topic }
+    pub fn new(id: usize, setup: Setup, prng: &mut Prng) -> Node {
+        let drift = setup.drift_permille;
+        Node {
+            id,
+            life: 0,
+            disk: Disk::default(),
+            slow: false,
+            paused_until_ns: 0,
+            running: None,
+            setup,
+            clock_base_ns: prng.below(1 << 40) + (1 << 40),
+            clock_permille: prng.below(2 * drift + 1) as i64 - drift as i64,
+        }
+    }
+
+    /// Its clocks.
+    pub fn now(&self, real_ns: u64) -> Now {
+        let monotonic_ns = self.clock_base_ns + real_ns * (1000 + self.clock_permille) as u64 / 1000;
+        Now { monotonic_ns, wall_ms: 1_700_000_000_000 + (real_ns / 1_000_000) as i64 }
+    }
+
+    /// How long until its clock shows this, nanoseconds.
+    pub fn until(&self, real_ns: u64, due_ns: u64) -> u64 {
+        let left = due_ns.saturating_sub(self.now(real_ns).monotonic_ns);
+        left.saturating_mul(1000).div_ceil((1000 + self.clock_permille) as u64)
     }
 
     /// Begins a life on what the disk has.
-    pub fn start(&mut self, now: Now) -> Result<(), String> {
+    pub fn start(&mut self, real_ns: u64, seed: u64) -> Result<(), String> {
         self.life += 1;
+        let config = self.setup.storage.clone();
         let image = DiskImage {
             checkpoints: [self.disk.checkpoint(0, 0), self.disk.checkpoint(0, 1)],
-            journal: self.disk.journal(0, self.config.journal_bytes as usize),
+            journal: self.disk.journal(0, config.journal_bytes as usize),
             segments: self.disk.segment_reader(),
         };
-        let recovered = Storage::recover(self.config.clone(), image, now);
-        let (mut storage, recovered) = recovered.map_err(|error| error.to_string())?;
-        let slot = storage.open_partition(key(), &self.topic);
-        let recovered = recovered.partitions.into_iter().find(|partition| partition.key == key());
+        let recovered = Storage::recover(config, image, self.now(real_ns));
+        let (storage, recovered) = recovered.map_err(|error| error.to_string())?;
+        let blob = recovered.metadata_snapshot.unwrap_or_default();
+        let (member, first_records) =
+            seat::member(self.id, self.life, &self.setup, &blob, &recovered.metadata_records, seed)?;
         self.running = Some(Running {
+            id: self.id,
             storage,
-            slot,
-            recovered,
-            host: None,
-            epoch: None,
-            holder: LeaseHolder::new(LEASE_TTL_NS),
-            applied: 0,
+            member,
+            hosted: None,
+            recovered: recovered.partitions,
+            first_records,
+            persists: VecDeque::new(),
+            asked: BTreeMap::new(),
+            next_token: 0,
             waiting: Vec::new(),
             progress: Progress::default(),
             disk: Vec::new(),
             effects: Vec::new(),
+            member_effects: Vec::new(),
             in_flight: BTreeMap::new(),
             next_operation: 0,
             tick_at_ns: u64::MAX,
             reads: BTreeMap::new(),
-            latest: None,
-            id: self.id,
-            settings: self.settings,
-            fault: self.fault,
+            setup: self.setup.clone(),
         });
         Ok(())
     }
 
     /// The process ends.
     pub fn crash(&mut self, kind: Crash, prng: &mut Prng) {
+        self.paused_until_ns = 0;
         if let Some(running) = self.running.take() {
             let in_flight: Vec<Operation> = running.in_flight.into_values().collect();
             self.disk.crash(prng, &in_flight, kind);
@@ -176,123 +178,70 @@ impl Node {
         }
     }
 
-    /// What it says to the controller now and then.
-    pub fn renewal(&mut self, now: Now) -> Option<Message> {
-        let life = self.life;
-        let running = self.running.as_mut()?;
-        if !running.storage.is_ready() {
-            return None;
-        }
-        Some(match running.epoch {
-            None => Message::Register { life },
-            Some(epoch) => {
-                let sequence = running.holder.ask(now.monotonic_ns);
-                Message::Renew { sequence, epoch, applied: running.applied }
-            }
-        })
-    }
-
-    /// A message has come. False: nobody is there.
-    pub fn deliver(&mut self, from: usize, message: Message, now: Now) -> Result<bool, String> {
-        let life = self.life;
-        let Some(running) = &mut self.running else { return Ok(false) };
-        match message {
-            Message::Registered { life: of, epoch } if of == life && running.epoch.is_none() => {
-                running.epoch = Some(epoch);
-            }
-            Message::Grant { sequence, epoch } if running.epoch == Some(epoch) => {
-                running.holder.handle_grant(sequence);
-                running.act(now, |host, turn| host.handle_tick(turn));
-            }
-            // Late ones tell nothing new, but that nobody is in the way any more holds for their epoch.
-            Message::Metadata { index, state, predecessor_gone }
-                if running.latest.as_ref().is_none_or(|(latest, ..)| *latest <= index) =>
-            {
-                running.latest = Some((index, state, predecessor_gone));
-                running.follow(now);
-            }
-            Message::Refused { epoch, partition_epoch } if running.epoch == Some(epoch) => {
-                running.act(now, |host, turn| host.handle_proposal_refused(partition_epoch, turn));
-            }
-            Message::Transfer { epoch, target } if running.epoch == Some(epoch) => {
-                running.act(now, |host, turn| host.handle_transfer(target, turn));
-            }
-            Message::Frame { frame, batches } => {
-                let from = super::controller::replica(from);
-                running.act(now, |host, turn| host.handle_frame(from, &frame, &batches, turn));
-            }
-            _ => {}
-        }
-        Ok(true)
-    }
-
-    /// Whether a read is done.
-    pub fn has_read(&self, token: ReadToken) -> bool {
-        self.running.as_ref().is_some_and(|running| running.reads.contains_key(&token))
-    }
-
-    /// What it read.
-    pub fn take_read(&mut self, token: ReadToken) -> Option<Result<Vec<Bytes>, String>> {
-        let plan = self.running.as_mut()?.reads.remove(&token)?;
-        Some(plan.map(in_memory))
-    }
-
     /// For an error.
     pub fn text(&self) -> String {
         let Some(running) = &self.running else { return format!("node {} is down", self.id) };
-        let role = running.host.as_ref().map(|host| (host.state().role(), host.state().high_watermark()));
-        format!("node {} {role:?} ends at {:?}", self.id, running.end())
+        let host = running.hosted.as_ref().map(|hosted| {
+            let state = hosted.host.state();
+            (state.role(), state.leader_epoch().0, state.high_watermark().0, running.end(hosted.slot).0)
+        });
+        let (role, lease) = (running.member.quorum.role(), running.member.lease().epoch());
+        format!("node {} {role:?} life {lease:?} replica {host:?}", self.id)
     }
 }
 
 impl Running {
-    fn lease(&self) -> Lease {
-        self.holder.sabotaged_lease(self.fault.and_then(Fault::replica))
+    /// The lease, as replicas see it.
+    pub fn lease(&self) -> Lease {
+        let until_ns = self.member.lease().until_ns();
+        match self.setup.fault.and_then(super::Fault::replica) {
+            Some(ReplicaFault::LeaseTwice) if until_ns > 0 => Lease::until(until_ns + 1_500_000_000),
+            Some(ReplicaFault::ForgetLease) => Lease::UNLIMITED,
+            _ => Lease::until(until_ns),
+        }
     }
 
     /// Behind the last record.
-    pub fn end(&self) -> Offset {
-        self.storage.log_end_offset(self.slot)
+    pub fn end(&self, slot: PartitionSlot) -> Offset {
+        self.storage.log_end_offset(slot)
     }
 
     /// How far its log counts.
-    pub fn counting(&self, flush: bool) -> Offset {
-        match flush {
-            true => self.storage.flushed_end_offset(self.slot),
-            false => self.storage.written_end_offset(self.slot),
+    pub fn counting(&self) -> Offset {
+        let Some(hosted) = &self.hosted else { return Offset(0) };
+        match self.setup.flush {
+            true => self.storage.flushed_end_offset(hosted.slot),
+            false => self.storage.written_end_offset(hosted.slot),
         }
     }
 
     /// Its end, once everything is committed.
     pub fn settled_end(&self) -> Option<Offset> {
-        let host = self.host.as_ref()?;
-        (host.state().high_watermark() == self.end()).then_some(self.end())
+        let hosted = self.hosted.as_ref()?;
+        let end = self.end(hosted.slot);
+        (hosted.host.state().high_watermark() == end).then_some(end)
     }
 
     /// Hands an event to the host, if there is one.
     pub fn act(&mut self, now: Now, event: impl FnOnce(&mut ReplicaHost, &mut HostTurn)) {
         let lease = self.lease();
-        let Running { storage, host, disk, effects, .. } = self;
-        if let Some(host) = host {
-            event(host, &mut HostTurn { now, lease, storage, disk, out: effects });
+        let Running { storage, hosted, disk, effects, .. } = self;
+        if let Some(hosted) = hosted {
+            event(&mut hosted.host, &mut HostTurn { now, lease, storage, disk, out: effects });
         }
     }
 
-    /// The metadata as known, once there is a host.
-    fn follow(&mut self, now: Now) {
-        if self.host.is_none() {
-            let Some(epoch) = self.epoch.filter(|_| self.storage.is_ready()) else { return };
-            let me = member(self.id, epoch);
-            let (slot, recovered) = (self.slot, self.recovered.take());
-            let mut host =
-                ReplicaHost::open(key(), slot, me, self.settings, recovered.as_ref(), now, &self.storage);
-            host.set_sabotage(self.fault.and_then(Fault::host));
-            self.host = Some(host);
+    /// Hands an event to the member, once the log can take what follows.
+    pub fn tell(&mut self, now: Now, event: impl FnOnce(&mut Member, u64, &mut Vec<MemberEffect>)) {
+        if self.storage.is_ready() {
+            event(&mut self.member, now.monotonic_ns, &mut self.member_effects);
         }
-        if let Some((index, state, gone)) = self.latest.clone() {
-            self.applied = self.applied.max(index);
-            self.act(now, |host, turn| host.handle_metadata(&state, gone, turn));
-        }
+    }
+
+    /// What the start found of a partition; once.
+    pub fn take_recovered(&mut self, key: PartitionKey) -> Option<RecoveredPartition> {
+        let at = self.recovered.iter().position(|recovered| recovered.key == key)?;
+        Some(self.recovered.swap_remove(at))
     }
 
     /// A produce. False: refused.
@@ -312,9 +261,9 @@ impl Running {
     /// Produces that are decided.
     pub fn decided(&mut self, now: Now) -> Vec<(Waiting, Result<(), ErrorCode>)> {
         let (lease, mut decided) = (self.lease(), Vec::new());
-        let Running { waiting, host: Some(host), storage, .. } = self else { return decided };
+        let Running { waiting, hosted: Some(hosted), storage, .. } = self else { return decided };
         waiting.retain(|wait| {
-            match host.ack_state(wait.last_offset, wait.epoch, -1, storage, now, lease) {
+            match hosted.host.ack_state(wait.last_offset, wait.epoch, -1, storage, now, lease) {
                 AckState::Wait => return true,
                 AckState::Done => decided.push((*wait, Ok(()))),
                 AckState::Failed(error) => decided.push((*wait, Err(error))),
@@ -352,23 +301,30 @@ impl Running {
                 self.reads.insert(token, plan);
             }
         }
-        if self.host.is_none() {
-            self.follow(now);
-        }
         Ok(progress.cuts.len() as u64)
     }
 
-    /// Ends a turn: what the disk and others are to do.
-    pub fn end_turn(&mut self, now: Now) -> (Vec<DiskEffect>, Vec<HostEffect>) {
-        let Running { storage, host, recovered, disk, .. } = self;
-        storage.end_turn(now, &Snapshot(host.as_ref(), recovered.as_ref()), disk);
+    /// Ends a turn of the log, then of the replica.
+    pub fn end_turn(&mut self, now: Now) {
+        let Running { storage, hosted, recovered, disk, member, .. } = self;
+        storage.end_turn(now, &Snapshot(hosted.as_ref(), recovered, member), disk);
         self.act(now, |host, turn| host.end_turn(turn));
-        (std::mem::take(&mut self.disk), std::mem::take(&mut self.effects))
     }
 
     /// When something is due.
     pub fn deadline_ns(&self) -> Option<u64> {
-        let host = self.host.as_ref().and_then(ReplicaHost::deadline_ns);
+        let host = self.hosted.as_ref().and_then(|hosted| hosted.host.deadline_ns());
         [self.storage.deadline(), host].into_iter().flatten().min()
+    }
+
+    /// What a read got; none: it is still on its way.
+    pub fn take_read(&mut self, token: ReadToken) -> Option<Result<Vec<Bytes>, String>> {
+        let plan = self.reads.remove(&token)?;
+        Some(plan.map(in_memory))
+    }
+
+    /// Whether a read is done.
+    pub fn has_read(&self, token: ReadToken) -> bool {
+        self.reads.contains_key(&token)
     }
 }

@@ -12,6 +12,7 @@ mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use bytes::Bytes;
 use pelton_model::{
     BrokerConfig, LeaderEpoch, NodeEpoch, NodeId, PartitionEpoch, PartitionKey, PartitionState, Prng, Replica,
 };
@@ -91,6 +92,8 @@ pub enum ControlEffect {
     Unknown(NodeId, NodeEpoch),
     /// An answer.
     Answer(Token, Answer),
+    /// Plan this against the applied image; then [`Controller::plan_made`], before anything else.
+    Plan(Token, Bytes),
     /// Ask the leader to hand over (rule R12).
     AskTransfer {
         /// The leader.
@@ -141,6 +144,8 @@ pub struct Controller {
     tasks: VecDeque<Task>,
     in_flight: Option<InFlight>,
     planned: Option<(Vec<(Token, Answer)>, bool)>,
+    /// What the host plans at this moment.
+    planning: Option<Token>,
     /// Index of the last change that took something away from a node because it was fenced. Before such a node gets a
     /// lease again, it must have seen that.
     settled: u64,
@@ -174,6 +179,7 @@ impl Controller {
             tasks: VecDeque::new(),
             in_flight: None,
             planned: None,
+            planning: None,
             settled: 0,
             transfers: BTreeMap::new(),
             emptied: BTreeSet::new(),
@@ -265,6 +271,7 @@ impl Controller {
             for (token, answer) in in_flight.answers {
                 let answer = match answer {
                     Answer::Registered(_) => Answer::Registered(NodeEpoch(in_flight.index)),
+                    Answer::Planned { response, .. } => Answer::Planned { index: in_flight.index, response },
                     other => other,
                 };
                 out.push(ControlEffect::Answer(token, answer));
@@ -309,6 +316,7 @@ impl Controller {
         let waiting = self.queue.drain(..).map(|(token, _)| token);
         let under_way = self.in_flight.take().into_iter().flat_map(|in_flight| in_flight.answers);
         let planned = self.planned.take().into_iter().flat_map(|(answers, _)| answers);
+        let waiting = waiting.chain(self.planning);
         let tokens: Vec<Token> = waiting.chain(under_way.chain(planned).map(|(token, _)| token)).collect();
         out.extend(tokens.into_iter().map(|token| ControlEffect::Answer(token, Answer::NotController)));
     }
@@ -328,7 +336,8 @@ impl Controller {
 
     /// Plans the next batch if none is under way.
     pub fn work(&mut self, now_ns: u64, image: &MetadataImage, out: &mut Vec<ControlEffect>) {
-        if !self.ready || self.in_flight.is_some() || self.planned.is_some() {
+        let busy = self.in_flight.is_some() || self.planned.is_some() || self.planning.is_some();
+        if !self.ready || busy {
             return;
         }
         let mut batch = Batch::default();
@@ -343,6 +352,10 @@ impl Controller {
                 Planned::Transfer(effect) => {
                     out.push(effect);
                     out.push(ControlEffect::Answer(token, Answer::Done));
+                }
+                Planned::ByHost(request) => {
+                    self.planning = Some(token);
+                    out.push(ControlEffect::Plan(token, request));
                 }
             }
         }
@@ -385,6 +398,8 @@ enum Planned {
     Later(Ask),
     /// Someone else has to act first.
     Transfer(ControlEffect),
+    /// The host of the controller has to say what follows.
+    ByHost(Bytes),
 }
 
 impl Batch {

@@ -73,6 +73,17 @@ pub struct NewTopic {
     pub records: Vec<MetadataRecord>,
 }
 
+impl NewTopic {
+    /// Replicas of each partition.
+    pub fn replication_factor(&self) -> i16 {
+        let counts = self.records.iter().filter_map(|record| match record {
+            MetadataRecord::Partition { state, .. } => Some(state.replicas.len() as i16),
+            _ => None,
+        });
+        counts.max().unwrap_or(0)
+    }
+}
+
 /// Plans a new topic. `pending` are topics created by the same request.
 pub fn create_topic(
     image: &MetadataImage,

@@ -14,7 +14,7 @@ use crate::node_message::{self, NodeMessage};
 use crate::quorum::guard::Refused;
 use crate::quorum::journal::Restored;
 use crate::quorum::{MemberChange, ProposeError, Quorum, QuorumConfig, QuorumEffect, QuorumSabotage, Role};
-use crate::record::{NodeRegistration, decode_records};
+use crate::record::{MetadataRecord, NodeRegistration, decode_records};
 
 /// What a member is made from.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ pub enum MemberEffect {
     Changed {
         /// The entry.
         index: u64,
+        /// Its records, as [`decode_records`] reads them.
+        payload: Bytes,
         /// What is other now.
         touched: Touched,
     },
@@ -59,6 +61,9 @@ pub enum MemberEffect {
     Replaced,
     /// An answer to [`Member::ask`]. One with a token that nobody waits for is to be ignored.
     Answer(Token, Answer),
+    /// This node is the controller: plan this against the image as all effects before have left it, then
+    /// [`Member::plan_made`].
+    Plan(Token, Bytes),
     /// The controller wants this node to hand a leadership over.
     TransferAsked {
         /// The partition.
@@ -98,6 +103,8 @@ pub struct Member {
     waits: BTreeMap<PartitionKey, u64>,
     /// As [`Member::waits`], for everything the image began with.
     wait_floor: u64,
+    /// All shards of the node follow the metadata up to here.
+    followed: u64,
     next_tick_ns: u64,
     next_register_ns: u64,
     hint: Option<NodeId>,
@@ -125,6 +132,7 @@ impl Member {
             next_token: 0,
             waits: BTreeMap::new(),
             wait_floor,
+            followed: u64::MAX,
             next_tick_ns: 0,
             next_register_ns: 0,
             hint: None,
@@ -202,7 +210,8 @@ impl Member {
         }
         if self.keeper.epoch().is_none() {
             self.register(now_ns, out);
-        } else if let Some(renewal) = self.keeper.poll(now_ns, self.image.applied_offset()) {
+        } else if let Some(renewal) = self.keeper.poll(now_ns, self.followed.min(self.image.applied_offset()))
+        {
             match self.leader() {
                 Some(leader) if leader == self.node() => {
                     self.control(now_ns, out, |controller, image, out| controller.renew(renewal, image, out));
@@ -353,6 +362,25 @@ impl Member {
         }
     }
 
+    /// All shards of this node follow the metadata up to `index`. Unless this is ever said, they follow at once.
+    pub fn shards_follow(&mut self, index: u64) {
+        self.followed = index;
+    }
+
+    /// What became of [`MemberEffect::Plan`].
+    pub fn plan_made(
+        &mut self,
+        now_ns: u64,
+        token: Token,
+        records: &[MetadataRecord],
+        response: Bytes,
+        out: &mut Vec<MemberEffect>,
+    ) {
+        self.control(now_ns, out, |controller, image, out| {
+            controller.plan_made(now_ns, token, records, response, image, out);
+        });
+    }
+
     /// Everything up to the persist of this number is on stable storage.
     pub fn persisted(&mut self, now_ns: u64, number: u64, out: &mut Vec<MemberEffect>) {
         let mut effects = Vec::new();
@@ -387,7 +415,7 @@ impl Member {
                     out.push(MemberEffect::Persist { number, records });
                 }
                 QuorumEffect::Apply { index, term, payload } => {
-                    self.apply(now_ns, index, term, &payload, out);
+                    self.apply(now_ns, index, term, payload, out);
                 }
                 QuorumEffect::Install { index, data } => match MetadataImage::from_snapshot(&data) {
                     Ok(image) => {
@@ -425,8 +453,8 @@ impl Member {
         }
     }
 
-    fn apply(&mut self, now_ns: u64, index: u64, term: u64, payload: &[u8], out: &mut Vec<MemberEffect>) {
-        let records = match decode_records(payload) {
+    fn apply(&mut self, now_ns: u64, index: u64, term: u64, payload: Bytes, out: &mut Vec<MemberEffect>) {
+        let records = match decode_records(&payload) {
             Ok(records) => records,
             Err(error) => return self.fail(format!("entry {index} of the metadata log: {error}"), out),
         };
@@ -450,7 +478,7 @@ impl Member {
         self.control(now_ns, &mut after, |controller, image, out| {
             controller.applied(now_ns, index, term, &touched, image, out);
         });
-        out.push(MemberEffect::Changed { index, touched });
+        out.push(MemberEffect::Changed { index, payload, touched });
         out.append(&mut after);
     }
 
@@ -517,6 +545,7 @@ impl Member {
                         self.answered(origin, answer, out);
                     }
                 }
+                ControlEffect::Plan(token, request) => out.push(MemberEffect::Plan(token, request)),
                 ControlEffect::AskTransfer { from, key, leader_epoch, partition_epoch, to } => {
                     if from.node == self.node() {
                         out.push(MemberEffect::TransferAsked { key, leader_epoch, partition_epoch, to });

@@ -14,6 +14,9 @@ use crate::record::{node as node_registration, partition as partition_parts};
 /// Changes of ISRs in one request.
 pub const ISR_CHANGES_MAX: usize = 5_000;
 
+/// A client's request that another node plans, and its answer: so many bytes at most.
+pub const PLAN_BYTES_MAX: usize = frame::FRAME_BYTES_MAX - 1024;
+
 const MAGIC: u32 = 0x314d_4e50;
 const VERSION: u8 = 1;
 
@@ -155,6 +158,14 @@ fn write_ask(out: &mut Out, ask: &Ask) -> Option<()> {
             write_key(out, *key);
             out.i32(partition_epoch.0);
         }
+        Ask::Plan { node, request } => {
+            if request.len() > PLAN_BYTES_MAX {
+                return None;
+            }
+            out.u8(7);
+            out.i32(node.0);
+            out.bytes(request);
+        }
         _ => return None,
     }
     Some(())
@@ -195,6 +206,7 @@ fn read_ask(from: &mut In<'_>) -> Result<Ask, Malformed> {
             key: read_key(from)?,
             partition_epoch: PartitionEpoch(from.i32()?),
         },
+        7 => Ask::Plan { node: NodeId(from.i32()?), request: Bytes::copy_from_slice(from.bytes()?) },
         _ => return Err(Malformed),
     })
 }
@@ -225,6 +237,14 @@ fn write_answer(out: &mut Out, answer: &Answer) -> Option<()> {
             out.string(text);
         }
         Answer::NotController => out.u8(5),
+        Answer::Planned { index, response } => {
+            if response.len() > PLAN_BYTES_MAX {
+                return None;
+            }
+            out.u8(6);
+            out.u64(*index);
+            out.bytes(response);
+        }
         Answer::Topic(_) | Answer::ProducerIds(_) => return None,
     }
     Some(())
@@ -242,6 +262,7 @@ fn read_answer(from: &mut In<'_>) -> Result<Answer, Malformed> {
         3 => Answer::Done,
         4 => Answer::Refused((Refusal::InvalidRequest, from.string()?)),
         5 => Answer::NotController,
+        6 => Answer::Planned { index: from.u64()?, response: Bytes::copy_from_slice(from.bytes()?) },
         _ => return Err(Malformed),
     })
 }
@@ -290,6 +311,7 @@ pub fn decode(frame: &[u8]) -> Result<(u64, NodeId, NodeId, NodeMessage), Malfor
 pub fn asker_of(ask: &Ask) -> Option<NodeId> {
     match ask {
         Ask::Register { node, .. } => Some(node.node),
+        Ask::Plan { node, .. } => Some(*node),
         Ask::AlterIsr { asker, .. }
         | Ask::ShardRestarted { asker, .. }
         | Ask::Shutdown { asker }
@@ -325,6 +347,8 @@ mod tests {
             ask(Ask::Shutdown { asker }),
             ask(Ask::HandedOver { asker, key, partition_epoch, to: replica }),
             ask(Ask::Reclaim { asker, key, partition_epoch }),
+            ask(Ask::Plan { node: NodeId(1), request: Bytes::from_static(b"create") }),
+            answer(Answer::Planned { index: 7, response: Bytes::from_static(b"created") }),
             answer(Answer::Registered(NodeEpoch(3))),
             answer(Answer::Isr(results)),
             answer(Answer::Done),

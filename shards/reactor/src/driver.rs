@@ -348,6 +348,8 @@ impl<C: Core> Driver<C> {
                 }
                 self.mailbox.send(usize::from(to.0), Parcel::Message(message));
             }
+            // A single node has nobody to send these to.
+            Effect::ToPeer { .. } | Effect::ToMember { .. } => {}
             Effect::Ready => {
                 if !self.state.ready {
                     self.state.ready = true;

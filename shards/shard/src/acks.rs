@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use pelton_log::PartitionSlot;
+use pelton_replica::partition::AckState;
 use pelton_wire::error_code::ErrorCode;
 
 use crate::api::partition::PartitionAnswer;
@@ -22,6 +23,8 @@ pub enum PartState {
     Decided,
     /// Its answer holds when the partition here is committed beyond this offset.
     Here(PartitionSlot, i64),
+    /// The same, but it is the end of the leader's own log that counts (acks=1 where there are several replicas).
+    HereAlone(PartitionSlot, i64),
     /// Another shard will say.
     Elsewhere,
 }
@@ -66,11 +69,18 @@ pub struct Acks<O> {
     free: Vec<u32>,
     next_serial: u64,
     by_partition: Vec<VecDeque<Wait>>,
+    alone_by_partition: Vec<VecDeque<Wait>>,
 }
 
 impl<O> Default for Acks<O> {
     fn default() -> Acks<O> {
-        Acks { places: Vec::new(), free: Vec::new(), next_serial: 0, by_partition: Vec::new() }
+        Acks {
+            places: Vec::new(),
+            free: Vec::new(),
+            next_serial: 0,
+            by_partition: Vec::new(),
+            alone_by_partition: Vec::new(),
+        }
     }
 }
 
@@ -93,6 +103,12 @@ impl<O> Acks<O> {
                     self.by_partition.resize_with(queue + 1, VecDeque::new);
                 }
                 self.by_partition[queue].push_back(Wait { last_offset, id, index: index as u32 });
+            } else if let PartState::HereAlone(slot, last_offset) = part.state {
+                let queue = slot.0 as usize;
+                if self.alone_by_partition.len() <= queue {
+                    self.alone_by_partition.resize_with(queue + 1, VecDeque::new);
+                }
+                self.alone_by_partition[queue].push_back(Wait { last_offset, id, index: index as u32 });
             }
         }
         self.places[place as usize] = Some(Pending { serial, origin, parts, remaining, deadline_ns });
@@ -110,6 +126,30 @@ impl<O> Acks<O> {
                     self.decide(id, index, None, done);
                 }
                 _ => return,
+            }
+        }
+    }
+
+    /// Decides what waits for a partition with several replicas, oldest first, as `state` says of acks and last offset.
+    pub fn settle(
+        &mut self,
+        slot: PartitionSlot,
+        mut state: impl FnMut(i16, i64) -> AckState,
+        done: &mut Vec<Acknowledged<O>>,
+    ) {
+        for acks in [-1, 1] {
+            loop {
+                let queues = if acks == 1 { &mut self.alone_by_partition } else { &mut self.by_partition };
+                let Some(queue) = queues.get_mut(slot.0 as usize) else { break };
+                let Some(wait) = queue.front() else { break };
+                let error = match state(acks, wait.last_offset) {
+                    AckState::Wait => break,
+                    AckState::Done => None,
+                    AckState::Failed(error) => Some(PartitionAnswer::produce_error(error, None)),
+                };
+                let (id, index) = (wait.id, wait.index);
+                queue.pop_front();
+                self.decide(id, index, error, done);
             }
         }
     }
@@ -133,8 +173,9 @@ impl<O> Acks<O> {
         text: &str,
         done: &mut Vec<Acknowledged<O>>,
     ) {
-        let Some(queue) = self.by_partition.get_mut(slot.0 as usize) else { return };
-        for wait in std::mem::take(queue) {
+        let queues = [&mut self.by_partition, &mut self.alone_by_partition];
+        let queues = queues.map(|queues| queues.get_mut(slot.0 as usize).map(std::mem::take));
+        for wait in queues.into_iter().flatten().flatten() {
             let answer = PartitionAnswer::produce_error(error, Some(text.to_string()));
             self.decide(wait.id, wait.index, Some(answer), done);
         }
@@ -252,5 +293,32 @@ mod tests {
         assert_eq!(done.len(), 1, "only the old one is decided");
         acks.advance(PartitionSlot(1), 8, &mut done);
         assert_eq!((done.len(), done[1].origin), (2, "new"));
+    }
+
+    #[test]
+    fn replicated_partitions_are_settled_by_what_their_replica_says_of_each() {
+        let mut acks = Acks::default();
+        let mut done = Vec::new();
+        let alone = |last| Part { state: PartState::HereAlone(PartitionSlot(1), last), ..waiting(1, last) };
+        acks.add("all", vec![waiting(1, 4)], 100);
+        acks.add("one", vec![alone(6)], 100);
+        acks.add("later", vec![alone(9)], 100);
+        let state = |acks, last| match (acks, last) {
+            (-1, _) => AckState::Failed(ErrorCode::NotEnoughReplicasAfterAppend),
+            (_, ..=6) => AckState::Done,
+            _ => AckState::Wait,
+        };
+        acks.settle(PartitionSlot(1), state, &mut done);
+        let codes: Vec<_> = done
+            .iter()
+            .map(|it| match &it.parts[0].answer {
+                PartitionAnswer::Produce { error, .. } => (it.origin, *error),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let too_few = ErrorCode::NotEnoughReplicasAfterAppend;
+        assert_eq!(codes, [("all", too_few), ("one", ErrorCode::None)]);
+        acks.fail(PartitionSlot(1), ErrorCode::NotLeaderOrFollower, "gone", &mut done);
+        assert_eq!((done.len(), done[2].origin, acks.is_empty()), (3, "later", true));
     }
 }

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use pelton_log::PartitionSlot;
-use pelton_model::Now;
+use pelton_model::{Now, TopicConfig};
 use pelton_replica::producers::{BatchFacts, Verdict};
 use pelton_wire::compression::Codec;
 use pelton_wire::error_code::ErrorCode;
@@ -30,6 +30,15 @@ pub enum AppendOutcome {
         /// The answer then.
         answer: PartitionAnswer,
     },
+    /// The same for a partition of a cluster: the shard settles it at the end of the turn at the earliest.
+    AppendedHosted {
+        /// The partition.
+        slot: PartitionSlot,
+        /// Last offset of the batch.
+        last_offset: i64,
+        /// The answer then.
+        answer: PartitionAnswer,
+    },
 }
 
 pub(crate) fn refuse(error: ErrorCode, message: impl Into<String>) -> AppendOutcome {
@@ -46,12 +55,12 @@ impl Shard {
         acks: i16,
         zstd_allowed: bool,
     ) -> AppendOutcome {
-        let batch = match self.check_batch(now, slot, &records, acks, zstd_allowed) {
+        let Some(local) = self.partitions.local_mut(slot) else {
+            return self.append_hosted(now, slot, records, acks, zstd_allowed);
+        };
+        let batch = match check_batch(now, &local.config, &records, zstd_allowed) {
             Ok(batch) => batch,
             Err(outcome) => return outcome,
-        };
-        let Some(local) = self.partitions.local_mut(slot) else {
-            return refuse(ErrorCode::NotLeaderOrFollower, "this broker does not lead the partition");
         };
         let log_start_offset = self.storage.log_start_offset(slot).0;
         let log_append_time_ms = local.config.log_append_time.then_some(now.wall_ms);
@@ -93,58 +102,43 @@ impl Shard {
             },
         }
     }
+}
 
-    fn check_batch(
-        &self,
-        now: Now,
-        slot: PartitionSlot,
-        records: &Bytes,
-        acks: i16,
-        zstd_allowed: bool,
-    ) -> Result<BatchInfo, AppendOutcome> {
-        let Some(local) = self.partitions.local(slot) else {
-            return Err(refuse(ErrorCode::NotLeaderOrFollower, "this broker does not lead the partition"));
-        };
-        let config = &local.config;
-        let batch = record_batch::validate_produce_batch(records).map_err(refuse_batch)?;
-        if records.len() > config.max_message_bytes.max(0) as usize {
-            return Err(refuse(
-                ErrorCode::MessageTooLarge,
-                format!(
-                    "The record batch size is {} bytes, which exceeds the maximum configured value of {} \
-                     (max.message.bytes).",
-                    records.len(),
-                    config.max_message_bytes
-                ),
-            ));
-        }
-        if batch.is_transactional() {
-            return Err(refuse(ErrorCode::InvalidTxnState, "transactions are not served yet"));
-        }
-        if batch.codec() == Some(Codec::Zstd) && !zstd_allowed {
-            return Err(refuse(
-                ErrorCode::UnsupportedCompressionType,
-                "zstd needs Produce version 7 or later (KIP-110)",
-            ));
-        }
-        let min_isr = local.state.effective_min_isr(config.min_insync_replicas);
-        if acks == -1 && local.state.isr_size() < min_isr {
-            return Err(refuse(
-                ErrorCode::NotEnoughReplicas,
-                format!(
-                    "The size of the current ISR is {}, below min.insync.replicas = {min_isr}",
-                    local.state.isr_size()
-                ),
-            ));
-        }
-        if !config.log_append_time {
-            check_timestamps(now, config, &batch, records)?;
-        }
-        if config.compacted {
-            check_keys(records)?;
-        }
-        Ok(batch)
+/// What Kafka's LogValidator looks at.
+pub(crate) fn check_batch(
+    now: Now,
+    config: &TopicConfig,
+    records: &Bytes,
+    zstd_allowed: bool,
+) -> Result<BatchInfo, AppendOutcome> {
+    let batch = record_batch::validate_produce_batch(records).map_err(refuse_batch)?;
+    if records.len() > config.max_message_bytes.max(0) as usize {
+        return Err(refuse(
+            ErrorCode::MessageTooLarge,
+            format!(
+                "The record batch size is {} bytes, which exceeds the maximum configured value of {} \
+                 (max.message.bytes).",
+                records.len(),
+                config.max_message_bytes
+            ),
+        ));
     }
+    if batch.is_transactional() {
+        return Err(refuse(ErrorCode::InvalidTxnState, "transactions are not served yet"));
+    }
+    if batch.codec() == Some(Codec::Zstd) && !zstd_allowed {
+        return Err(refuse(
+            ErrorCode::UnsupportedCompressionType,
+            "zstd needs Produce version 7 or later (KIP-110)",
+        ));
+    }
+    if !config.log_append_time {
+        check_timestamps(now, config, &batch, records)?;
+    }
+    if config.compacted {
+        check_keys(records)?;
+    }
+    Ok(batch)
 }
 
 fn facts_of(batch: &BatchInfo) -> BatchFacts {
@@ -216,7 +210,7 @@ fn check_keys(records: &Bytes) -> Result<(), AppendOutcome> {
 /// `message.timestamp.before.max.ms` and `.after.max.ms` (KIP-937).
 fn check_timestamps(
     now: Now,
-    config: &pelton_model::TopicConfig,
+    config: &TopicConfig,
     batch: &BatchInfo,
     records: &Bytes,
 ) -> Result<(), AppendOutcome> {

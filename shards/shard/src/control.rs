@@ -1,6 +1,6 @@
 //! Changes of metadata. Shard 0 decides them one at a time: plan against the image, put the records on stable storage,
 //! apply them on every shard, and only then answer, so that whoever is told "created" finds leaders that serve.
-//! Here the node is a quorum of one; the quorum of several nodes takes the place of `commit` later.
+//! That is how a single node does it, a quorum of one; in a cluster `cluster/control.rs` asks the controller.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -103,6 +103,9 @@ impl Shard {
         request: ControlRequest,
         out: &mut Vec<Effect>,
     ) {
+        if self.cluster.is_some() {
+            return self.ask_cluster(now, origin, &request, out);
+        }
         self.control.queue.push_back((origin, request));
         self.run_control(now, out);
     }
@@ -158,6 +161,7 @@ impl Shard {
         offset: u64,
         out: &mut Vec<Effect>,
     ) {
+        self.note_follow(now, from, offset, out);
         if let Some(in_flight) = &mut self.control.in_flight
             && in_flight.offset <= offset
         {
@@ -185,7 +189,44 @@ impl Shard {
         }
     }
 
-    fn finish_control(&mut self, now: Now, origin: ControlOrigin, response: Bytes, out: &mut Vec<Effect>) {
+    /// What was asked cannot be decided: a client loses its connection and so learns that it has to ask again.
+    pub(crate) fn refuse_control(
+        &mut self,
+        now: Now,
+        origin: ControlOrigin,
+        why: String,
+        out: &mut Vec<Effect>,
+    ) {
+        match origin {
+            ControlOrigin::Client(request) => self.close_connection(request.connection, why, out),
+            ControlOrigin::AutoCreate(id) => self.handle_auto_created(now, id, out),
+            ControlOrigin::Shard(to, id) => {
+                out.push(Effect::ToShard { to, message: ShardMessage::ControlRefused { id, why } });
+            }
+        }
+    }
+
+    /// Shard 0 could not have something decided for this shard.
+    pub(crate) fn handle_control_refused(
+        &mut self,
+        now: Now,
+        id: RequestId,
+        why: String,
+        out: &mut Vec<Effect>,
+    ) {
+        match self.control_asked.remove(&id) {
+            Some(request) => self.close_connection(request.connection, why, out),
+            None => self.handle_auto_created(now, id, out),
+        }
+    }
+
+    pub(crate) fn finish_control(
+        &mut self,
+        now: Now,
+        origin: ControlOrigin,
+        response: Bytes,
+        out: &mut Vec<Effect>,
+    ) {
         match origin {
             ControlOrigin::Client(request) => self.respond(request, response, out),
             ControlOrigin::AutoCreate(id) => self.handle_auto_created(now, id, out),

@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 use pelton_log::disk::{DiskEffect, SegmentFile};
-use pelton_model::{ConnectionId, ShardId};
+use pelton_model::{ConnectionId, NodeId, Replica, ShardId};
 
 use crate::message::ShardMessage;
 
@@ -91,6 +91,11 @@ pub enum Effect {
     Disk(DiskEffect),
     /// Hand a message to another shard of this process; never dropped, order kept per pair.
     ToShard { to: ShardId, message: ShardMessage },
+    /// Send a frame to a replica on a shard of another node: these parts, one behind the other. It may be lost, and never
+    /// waits for anything; `PeerGone` says when frames were lost with a connection.
+    ToPeer { to: Replica, parts: Vec<Bytes> },
+    /// From shard 0: send a frame to another node's member of the quorum. It may be lost.
+    ToMember { node: NodeId, bytes: Bytes },
     /// The shard has recovered and knows its partitions: open the listener.
     Ready,
     /// Something an operator should know.

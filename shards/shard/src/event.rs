@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use pelton_log::disk::DiskDone;
-use pelton_model::{ConnectionId, ShardId};
+use pelton_model::{ConnectionId, Replica, ShardId};
 
 use crate::message::ShardMessage;
 
@@ -21,6 +21,12 @@ pub enum Event {
     Disk(DiskDone),
     /// A message of another shard of this process.
     FromShard { from: ShardId, message: ShardMessage },
+    /// A frame of a replica on a shard of another node, for a replica here: what that shard's `ToPeer` had, in one piece.
+    PeerFrame { from: Replica, bytes: Bytes },
+    /// The connection to a shard of another node is gone, with all that was on its way in both directions.
+    PeerGone { peer: Replica },
+    /// To shard 0: a frame of another node's member of the quorum.
+    MemberFrame { bytes: Bytes },
     /// The deadline the shard named has passed.
     Tick,
     /// Stop cleanly: answer what is in flight, lay down and checkpoint everything, then say `Stopped`.

@@ -85,7 +85,8 @@ impl Shard {
             let left = operation.bytes_max.saturating_sub(found);
             let into_memory = matches!(operation.origin, FetchOrigin::Shard { .. });
             let part = part.clone();
-            match self.read_local(slot, &part, left, found == 0, into_memory, out) {
+            let room = Room { bytes_left: left, first: found == 0, into_memory };
+            match self.read_local(now, slot, &part, room, out) {
                 ReadLocal::Answer(answer) => self.advance_cursor(id, Some(answer)),
                 ReadLocal::Pending(token) => {
                     self.fetches.reads.insert(token, id);
@@ -112,7 +113,7 @@ impl Shard {
         plan: Result<ReadPlan, String>,
         out: &mut Vec<Effect>,
     ) {
-        if self.handle_load_read(now, token, &plan, out) {
+        if self.handle_load_read(now, token, &plan, out) || self.handle_host_read(now, token, &plan, out) {
             return;
         }
         let Some(id) = self.fetches.reads.remove(&token) else { return };
@@ -123,7 +124,10 @@ impl Shard {
             Ok(ReadPlan::Empty) | Err(_) if part.fetch_offset < self.storage.log_start_offset(*slot) => {
                 FetchAnswer::error(ErrorCode::OffsetOutOfRange)
             }
-            Ok(plan) => self.fetch_answer(*slot, plan),
+            Ok(plan) => match self.check_hosted_read(now, *slot) {
+                Ok(()) => self.fetch_answer(*slot, plan),
+                Err(error) => FetchAnswer::error(error),
+            },
             Err(text) => {
                 self.log_error(out, format!("a fetch failed: {text}"));
                 FetchAnswer::error(ErrorCode::KafkaStorageError)
@@ -338,23 +342,27 @@ impl Shard {
 
     fn read_local(
         &mut self,
+        now: Now,
         slot: PartitionSlot,
         part: &FetchPart,
-        bytes_left: usize,
-        first: bool,
-        into_memory: bool,
+        room: Room,
         out: &mut Vec<Effect>,
     ) -> ReadLocal {
-        let Some(local) = self.partitions.local(slot) else {
-            return ReadLocal::Answer(FetchAnswer::error(ErrorCode::NotLeaderOrFollower));
+        let Room { bytes_left, first, into_memory } = room;
+        let (state, epochs) = match self.partitions.local(slot) {
+            Some(local) => (&local.state, &local.epochs),
+            None => match self.hosted_for_read(now, slot) {
+                Ok(host) => (host.state(), host.epochs()),
+                Err(error) => return ReadLocal::Answer(FetchAnswer::error(error)),
+            },
         };
-        if let Err(error) = local.state.check_leader_epoch(part.current_leader_epoch) {
+        if let Err(error) = state.check_leader_epoch(part.current_leader_epoch) {
             return ReadLocal::Answer(FetchAnswer::error(error));
         }
         let log_end_offset = self.storage.log_end_offset(slot);
-        let high_watermark = local.state.high_watermark();
+        let high_watermark = state.high_watermark();
         if part.last_fetched_epoch >= 0 {
-            let (epoch, end) = local.epochs.end_offset_for(part.last_fetched_epoch, log_end_offset);
+            let (epoch, end) = epochs.end_offset_for(part.last_fetched_epoch, log_end_offset);
             if epoch < part.last_fetched_epoch || end < part.fetch_offset {
                 let mut answer = self.fetch_answer(slot, ReadPlan::Empty);
                 answer.diverging_epoch = Some((epoch, end.0));
@@ -403,8 +411,19 @@ impl Shard {
 
     /// The partition's high watermark; 0 if it is not led here.
     pub(crate) fn high_watermark(&self, slot: PartitionSlot) -> i64 {
-        self.partitions.local(slot).map_or(0, |local| local.state.high_watermark().0)
+        match self.partitions.local(slot) {
+            Some(local) => local.state.high_watermark().0,
+            None => self.partitions.hosted(slot).map_or(0, |hosted| hosted.host.state().high_watermark().0),
+        }
     }
+}
+
+/// How a part is read: within how many bytes, as the first that has records, and whether they must be in memory.
+#[derive(Clone, Copy)]
+struct Room {
+    bytes_left: usize,
+    first: bool,
+    into_memory: bool,
 }
 
 enum ReadLocal {

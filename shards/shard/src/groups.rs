@@ -12,7 +12,7 @@ use bytes::Bytes;
 use pelton_cluster::names::OFFSETS_TOPIC;
 use pelton_group::{Coordinator, GroupEffect, GroupResponse, RequestToken, Ticket, refusal};
 use pelton_log::{PartitionSlot, ReadToken};
-use pelton_model::{Now, Offset, PartitionKey, ShardId};
+use pelton_model::{LeaderEpoch, Now, Offset, PartitionKey, ShardId};
 use pelton_wire::error_code::ErrorCode;
 
 use crate::Shard;
@@ -61,6 +61,8 @@ struct Seat {
     /// Appends that wait for room in the log.
     blocked: usize,
     deadline_ns: Option<u64>,
+    /// The leadership of its partition that it belongs to; none on a single node, where there is but one.
+    leader_epoch: Option<LeaderEpoch>,
 }
 
 /// All coordinators of a shard.
@@ -205,6 +207,12 @@ impl Shard {
         }
     }
 
+    /// Whether the coordinator here may answer now (rule L8). One that loads says so itself.
+    fn coordinator_serves(&self, now: Now, partition: i32) -> bool {
+        let Some(seat) = self.groups.seats.get(&partition) else { return false };
+        !seat.coordinator.is_loaded() || self.check_hosted_read(now, seat.slot).is_ok()
+    }
+
     fn coordinator_route(&self, partition: i32) -> Option<Route> {
         let topic_id = self.image.topic_by_name(OFFSETS_TOPIC)?.id;
         self.partitions.route(PartitionKey { topic_id, partition })
@@ -231,8 +239,9 @@ impl Shard {
     fn ask_now(&mut self, now: Now, asker: GroupAsker, ask: GroupAsk, out: &mut Vec<Effect>) {
         let GroupAsk { partition, context, request } = ask;
         let token = RequestToken(self.next_id());
-        let Shard { groups, image, stopping, .. } = self;
-        let seat = groups.seats.get_mut(&partition).filter(|_| !*stopping);
+        let serves = !self.stopping && self.coordinator_serves(now, partition);
+        let Shard { groups, image, .. } = self;
+        let seat = groups.seats.get_mut(&partition).filter(|_| serves);
         let Some(seat) = seat else {
             let response = refusal(&request, context.api_version, ErrorCode::NotCoordinator);
             return self.tell_group(now, asker, response, out);

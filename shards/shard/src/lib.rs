@@ -8,6 +8,7 @@ pub mod acks;
 mod answers;
 pub mod api;
 mod append;
+pub mod cluster;
 pub mod connection;
 mod connections;
 mod control;
@@ -31,6 +32,7 @@ mod shard;
 mod snapshot;
 mod upkeep;
 
+pub use cluster::{CLIENT_ENDPOINT, ClusterConfig, ReplicaReport};
 pub use effect::{Effect, LogLevel, ReceiveMode, SendPart, SendParts};
 pub use event::Event;
 pub use message::ShardMessage;

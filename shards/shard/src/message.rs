@@ -1,8 +1,9 @@
 //! What shards of one process tell each other. Values move; nothing is shared. Order is kept per pair of shards.
 
 use bytes::Bytes;
+use pelton_cluster::control::isr::IsrChange;
 use pelton_group::{GroupRequest, GroupResponse};
-use pelton_model::{Offset, PartitionKey};
+use pelton_model::{LeaderEpoch, NodeEpoch, Offset, PartitionEpoch, PartitionKey, Replica};
 
 use crate::api::partition::{PartitionAnswer, PartitionOp};
 
@@ -50,6 +51,23 @@ pub enum ShardMessage {
     Partition { id: RequestId, index: u32, op: PartitionOp },
     /// The answer to `Partition`.
     PartitionDone { id: RequestId, index: u32, answer: PartitionAnswer },
+    /// A `Control` or `AutoCreate` that nobody could decide, and why.
+    ControlRefused { id: RequestId, why: String },
+    /// A frame between replicas on two shards of this node: its length and itself, and its batches.
+    Peer { head: Bytes, batches: Bytes },
+    /// Shard 0's news of the node's lease: its end on the node's clock, up to where changes of leaders are released, and the
+    /// life the node is registered in.
+    Lease { until_ns: u64, released: u64, epoch: Option<NodeEpoch> },
+    /// To shard 0: a leader of the sender wants this ISR.
+    ProposeIsr { change: IsrChange },
+    /// From shard 0: an ISR that built on this state is refused.
+    IsrRefused { key: PartitionKey, partition_epoch: PartitionEpoch },
+    /// From shard 0: the controller wants another leader.
+    Transfer { key: PartitionKey, leader_epoch: LeaderEpoch, to: Replica },
+    /// To shard 0: a leader of the sender has stopped, `to` has everything.
+    HandOver { key: PartitionKey, partition_epoch: PartitionEpoch, to: Replica },
+    /// To shard 0: the sender's storage has failed, its replicas do nothing any more.
+    ShardFailed,
 }
 
 /// A request to the coordinator of one partition of `__consumer_offsets`.

@@ -28,6 +28,9 @@ impl Shard {
         out: &mut Vec<Effect>,
     ) {
         let touched = self.image.apply(offset, records);
+        if self.cluster.is_some() {
+            self.note_changes(now, offset, &touched, out);
+        }
         if touched.all_topics {
             for id in self.partitions.topic_ids() {
                 self.sync_topic(now, id, out);
@@ -67,6 +70,9 @@ impl Shard {
 
     /// A whole image from shard 0.
     pub(crate) fn handle_metadata_snapshot(&mut self, now: Now, snapshot: &Bytes, out: &mut Vec<Effect>) {
+        if self.cluster.is_some() {
+            return self.take_snapshot(now, snapshot, out);
+        }
         match MetadataImage::from_snapshot(snapshot) {
             Ok(image) => self.install_image(now, image, out),
             Err(error) => out.push(Effect::Fatal { text: format!("metadata snapshot of shard 0: {error}") }),
@@ -95,10 +101,13 @@ impl Shard {
         }
     }
 
-    fn sync_topic(&mut self, now: Now, id: TopicId, out: &mut Vec<Effect>) {
+    pub(crate) fn sync_topic(&mut self, now: Now, id: TopicId, out: &mut Vec<Effect>) {
         let Some(topic) = self.image.topic_by_id(id) else {
             return self.forget_topic(now, id, out);
         };
+        if self.cluster.is_some() {
+            return self.sync_hosted_topic(now, id, out);
+        }
         let config = self.image.topic_config(&self.config, &topic.name);
         let name = Arc::from(&topic.name[..]);
         let leaders: Vec<_> = topic.partitions.iter().map(|p| (p.leader, p.leader_epoch)).collect();
@@ -149,6 +158,7 @@ impl Shard {
 
     fn forget_topic(&mut self, now: Now, id: TopicId, out: &mut Vec<Effect>) {
         self.forget_topic_of_groups(now, id, out);
+        self.drop_hosts_of(now, id, out);
         let slots = self.partitions.remove_topic(id);
         let mut done = Vec::new();
         for slot in slots {

@@ -1,5 +1,5 @@
-//! The partitions a shard knows: where each one is led, and the state of those led here. Rebuilt from the metadata
-//! image; holds no log bytes.
+//! The partitions a shard knows: where each one is led, and the state of those it has. Rebuilt from the metadata image; holds
+//! no log bytes. On a single node a shard has what it leads; in a cluster it hosts replicas, leaders and followers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +10,8 @@ use pelton_replica::epochs::EpochCache;
 use pelton_replica::partition::Partition;
 use pelton_replica::producers::Producers;
 
+use crate::replica_host::ReplicaHost;
+
 /// Where a partition is led.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Route {
@@ -17,6 +19,8 @@ pub enum Route {
     Local(PartitionSlot),
     /// By another shard of this process.
     Foreign(ShardId),
+    /// By another node.
+    Away,
     /// By nobody now.
     Leaderless,
 }
@@ -29,6 +33,18 @@ pub struct TopicRoute {
     pub name: Arc<str>,
     /// By partition index.
     pub partitions: Vec<Route>,
+}
+
+/// A replica of a partition of a cluster.
+pub struct Hosted {
+    /// Which partition.
+    pub key: PartitionKey,
+    /// The replica.
+    pub host: ReplicaHost,
+    /// The topic's settings.
+    pub config: TopicConfig,
+    /// When it wants a tick, as noted with the shard's deadlines.
+    pub deadline_ns: Option<u64>,
 }
 
 /// A partition led here.
@@ -50,6 +66,7 @@ pub struct Partitions {
     by_name: BTreeMap<Arc<str>, usize>,
     by_id: BTreeMap<TopicId, usize>,
     local: Vec<Option<LocalPartition>>,
+    hosted: Vec<Option<Box<Hosted>>>,
 }
 
 impl Partitions {
@@ -104,7 +121,37 @@ impl Partitions {
 
     /// Slots there may be partitions in: all below this.
     pub fn slots(&self) -> usize {
-        self.local.len()
+        self.local.len().max(self.hosted.len())
+    }
+
+    /// A replica here of a partition of a cluster.
+    pub fn hosted(&self, slot: PartitionSlot) -> Option<&Hosted> {
+        self.hosted.get(slot.0 as usize)?.as_deref()
+    }
+
+    /// A replica here of a partition of a cluster.
+    pub fn hosted_mut(&mut self, slot: PartitionSlot) -> Option<&mut Hosted> {
+        self.hosted.get_mut(slot.0 as usize)?.as_deref_mut()
+    }
+
+    /// Slots of all replicas here of partitions of a cluster.
+    pub fn hosted_slots(&self) -> Vec<PartitionSlot> {
+        let slots = self.hosted.iter().enumerate().filter(|(_, hosted)| hosted.is_some());
+        slots.map(|(slot, _)| PartitionSlot(slot as u32)).collect()
+    }
+
+    /// Enters a replica.
+    pub fn insert_hosted(&mut self, slot: PartitionSlot, hosted: Hosted) {
+        let index = slot.0 as usize;
+        if self.hosted.len() <= index {
+            self.hosted.resize_with(index + 1, || None);
+        }
+        self.hosted[index] = Some(Box::new(hosted));
+    }
+
+    /// Forgets a replica.
+    pub fn remove_hosted(&mut self, slot: PartitionSlot) -> Option<Box<Hosted>> {
+        self.hosted.get_mut(slot.0 as usize)?.take()
     }
 
     /// Every partition led here.
@@ -154,7 +201,9 @@ impl Partitions {
             })
             .collect();
         for slot in &slots {
-            self.local[slot.0 as usize] = None;
+            if let Some(local) = self.local.get_mut(slot.0 as usize) {
+                *local = None;
+            }
         }
         slots
     }

@@ -105,7 +105,7 @@ impl Shard {
         records: Bytes,
     ) {
         let (state, answer) = match route {
-            Route::Leaderless => {
+            Route::Leaderless | Route::Away => {
                 let text = "this broker does not lead the partition".to_string();
                 let error = ErrorCode::NotLeaderOrFollower;
                 (PartState::Decided, PartitionAnswer::produce_error(error, Some(text)))
@@ -121,6 +121,10 @@ impl Shard {
                     let waits = last_offset >= self.high_watermark(slot);
                     (if waits { PartState::Here(slot, last_offset) } else { PartState::Decided }, answer)
                 }
+                AppendOutcome::AppendedHosted { slot, last_offset, answer } => match work.acks {
+                    1 => (PartState::HereAlone(slot, last_offset), answer),
+                    _ => (PartState::Here(slot, last_offset), answer),
+                },
             },
         };
         work.parts.push(Part { number, state, answer });

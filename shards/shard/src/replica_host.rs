@@ -1,10 +1,10 @@
 //! One replica of a partition with several, on this shard's log: hands events to the replica machine together with the log
 //! as it is, and performs what the machine wants of the log. What others are to hear comes out as [`HostEffect`]s. Knows no
-//! clients and no transport; not used by the served broker yet (ARCHITECTURE.md, "The seam of the cluster").
+//! clients and no transport: the part of a shard that does is `cluster/` (ARCHITECTURE.md, "The seam of the cluster").
 
 use bytes::Bytes;
 use pelton_log::disk::DiskEffect;
-use pelton_log::{Admission, PartitionSlot, RecoveredPartition, Storage};
+use pelton_log::{Admission, CommitPoint, PartitionSlot, RecoveredPartition, Storage};
 use pelton_model::{
     IsrMember, LeaderEpoch, Now, Offset, PartitionEpoch, PartitionKey, PartitionState, Replica,
 };
@@ -95,6 +95,8 @@ pub enum Produced {
         last_offset: Offset,
         /// The epoch it was accepted under.
         leader_epoch: LeaderEpoch,
+        /// Its timestamp: the log's, if that sets them, else the greatest of its records; milliseconds.
+        timestamp_ms: i64,
     },
     /// Refused; nothing was appended.
     Refused(ErrorCode),
@@ -166,6 +168,14 @@ impl ReplicaHost {
         self.state.set_settings(settings);
     }
 
+    /// The same replica in another life of its place: what it has is kept, what it was told is not.
+    pub fn live_anew(&mut self, me: IsrMember, settings: Settings, storage: &Storage) {
+        self.state = Partition::replicated(me, settings, self.state.mark(), self.ends(storage));
+        self.feeding = Feeding::default();
+        self.appends.clear();
+        self.held = None;
+    }
+
     /// The replica machine.
     pub fn state(&self) -> &Partition {
         &self.state
@@ -179,6 +189,33 @@ impl ReplicaHost {
     /// How far its log has come.
     pub fn ends(&self, storage: &Storage) -> LogEnds {
         ends_of(storage, self.slot)
+    }
+
+    /// Its leader epochs.
+    pub fn epochs(&self) -> &EpochCache {
+        &self.epochs
+    }
+
+    /// Its idempotent producers.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    /// The leader lets go of old segments, or (`offset`) of everything below an offset that is committed. Where the log begins
+    /// then counts when it is stable, and followers hear of it with the stream.
+    pub fn drop_before(&mut self, offset: Option<Offset>, turn: &mut HostTurn) -> Option<CommitPoint> {
+        if self.cutting.is_some() {
+            return None;
+        }
+        let commit = match offset {
+            Some(offset) => Some(turn.storage.set_log_start_offset(self.slot, offset)),
+            None => {
+                turn.storage.apply_retention(turn.now, self.slot, self.state.high_watermark())?;
+                None
+            }
+        };
+        self.epochs.truncate_from_start(turn.storage.base_offset(self.slot));
+        commit
     }
 
     /// For a checkpoint.
@@ -267,6 +304,20 @@ impl ReplicaHost {
 
     /// A client's batch, checked but for its producer and not stamped.
     pub fn produce(&mut self, records: Bytes, acks: i16, turn: &mut HostTurn) -> Produced {
+        match turn.storage.admit(records.len()) {
+            Admission::Yes => self.append(records, acks, None, turn),
+            _ => Produced::NoRoom,
+        }
+    }
+
+    /// The same; the caller has asked the log for room. `log_append_time_ms` takes the place of the client's timestamps.
+    pub fn append(
+        &mut self,
+        records: Bytes,
+        acks: i16,
+        log_append_time_ms: Option<i64>,
+        turn: &mut HostTurn,
+    ) -> Produced {
         if let Err(error) = self.state.check_produce(acks, turn.now.monotonic_ns, turn.lease) {
             return Produced::Refused(error);
         }
@@ -276,22 +327,20 @@ impl ReplicaHost {
         let (facts, leader_epoch) = (facts_of(&info), self.state.leader_epoch());
         match self.producers.check(&facts, turn.now) {
             Verdict::Refuse { error, .. } => return Produced::Refused(error),
-            Verdict::Duplicate { base_offset, last_offset, .. } => {
-                return Produced::Waits { base_offset, last_offset, leader_epoch };
+            Verdict::Duplicate { base_offset, last_offset, timestamp_ms } => {
+                return Produced::Waits { base_offset, last_offset, leader_epoch, timestamp_ms };
             }
             Verdict::Append => {}
         }
-        if turn.storage.admit(records.len()) != Admission::Yes {
-            return Produced::NoRoom;
-        }
         let stamped =
             if self.sabotaged(Sabotage::StampEarlierEpoch) { leader_epoch.0 - 1 } else { leader_epoch.0 };
-        let appended = turn.storage.append(self.slot, records, LeaderEpoch(stamped), None);
+        let appended = turn.storage.append(self.slot, records, LeaderEpoch(stamped), log_append_time_ms);
         let (base_offset, last_offset) = (appended.base_offset, appended.last_offset);
-        self.producers.update(&BatchFacts { base_offset, last_offset, ..facts }, turn.now);
+        let timestamp_ms = log_append_time_ms.unwrap_or(facts.timestamp_ms);
+        self.producers.update(&BatchFacts { base_offset, last_offset, timestamp_ms, ..facts }, turn.now);
         self.epochs.assign(leader_epoch, base_offset);
         self.handle_progress(turn);
-        Produced::Waits { base_offset, last_offset, leader_epoch }
+        Produced::Waits { base_offset, last_offset, leader_epoch, timestamp_ms }
     }
 
     /// What becomes of the answer to a produce.

@@ -1,12 +1,14 @@
 //! The shard itself: takes events, hands each to the part that deals with it, and ends turns.
 
+pub(crate) mod start;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use pelton_cluster::image::MetadataImage;
 use pelton_log::disk::DiskEffect;
-use pelton_log::{DiskImage, Progress, RecoveredPartition, RecoveryError, Storage, StorageConfig};
+use pelton_log::{Progress, RecoveredPartition, RecoveryError, Storage};
 use pelton_model::{BrokerConfig, ConnectionId, Now, PartitionKey, Prng, ShardId};
 use pelton_wire::error_code::ErrorCode;
 
@@ -14,6 +16,7 @@ use crate::acks::{AckId, Acknowledged, Acks};
 use crate::answers::Answers;
 use crate::api::gathered::GatherShape;
 use crate::api::partition::PartitionAnswer;
+use crate::cluster::Cluster;
 use crate::connection::{Connection, NextFrame, ReceiveBudget, RequestRef};
 use crate::connections::Connections;
 use crate::control::{Control, ControlOrigin, ControlRequest};
@@ -30,9 +33,6 @@ use crate::snapshot::Snapshot;
 
 /// Between two looks for produce requests past their deadline, nanoseconds.
 const PRODUCE_SWEEP_NS: u64 = 1_000_000_000;
-
-/// Requests arriving at one time may take this much memory, bytes (`queued.max.request.bytes`).
-const RECEIVE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Why a shard cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -91,107 +91,11 @@ pub struct Shard {
     sweep_produces_ns: Option<u64>,
     pub(crate) retention_sweep: crate::upkeep::Sweep,
     pub(crate) cleaner: crate::upkeep::Cleaner,
+    /// None on a single node.
+    pub(crate) cluster: Option<Box<Cluster>>,
 }
 
 impl Shard {
-    /// A shard that starts from what is on its disk. `seed` makes session and topic ids differ between runs.
-    pub fn new(
-        config: Arc<BrokerConfig>,
-        id: ShardId,
-        image: DiskImage,
-        seed: u64,
-        now: Now,
-        out: &mut Vec<Effect>,
-    ) -> Result<Shard, StartError> {
-        let storage = storage_config(&config);
-        Shard::with_storage(config, id, storage, image, seed, now, out)
-    }
-
-    /// As `new`, with a fault on purpose.
-    #[cfg(feature = "sabotage")]
-    pub fn with_sabotage(
-        config: Arc<BrokerConfig>,
-        id: ShardId,
-        image: DiskImage,
-        seed: u64,
-        now: Now,
-        sabotage: Option<crate::Sabotage>,
-        out: &mut Vec<Effect>,
-    ) -> Result<Shard, StartError> {
-        let log = sabotage.and_then(crate::Sabotage::log);
-        let storage = StorageConfig { sabotage: log, ..storage_config(&config) };
-        let mut shard = Shard::with_storage(config, id, storage, image, seed, now, out)?;
-        shard.groups.set_sabotage(sabotage.and_then(crate::Sabotage::groups));
-        Ok(shard)
-    }
-
-    fn with_storage(
-        config: Arc<BrokerConfig>,
-        id: ShardId,
-        storage: StorageConfig,
-        image: DiskImage,
-        seed: u64,
-        now: Now,
-        out: &mut Vec<Effect>,
-    ) -> Result<Shard, StartError> {
-        let mut prng = Prng::new(seed);
-        let (storage, recovered) = Storage::recover(storage, image, now)?;
-        let sessions = FetchSessions::new(config.fetch_sessions_max, prng.next_u64());
-        let mut shard = Shard {
-            config,
-            id,
-            image: MetadataImage::default(),
-            storage,
-            partitions: Partitions::default(),
-            connections: Connections::default(),
-            sessions,
-            acks: Acks::default(),
-            decided: Vec::new(),
-            answers: Answers::default(),
-            fetches: Fetches::default(),
-            gather: Gather::default(),
-            groups: Groups::default(),
-            lookups: BTreeMap::new(),
-            delete_waits: VecDeque::new(),
-            control: Control::default(),
-            control_asked: BTreeMap::new(),
-            metadata_waiting: BTreeMap::new(),
-            produce_asked: BTreeMap::new(),
-            blocked: VecDeque::new(),
-            unblocking: false,
-            to_pump: Vec::new(),
-            receive_budget: ReceiveBudget::new(RECEIVE_BYTES_MAX),
-            wanting_memory: VecDeque::new(),
-            recovered: BTreeMap::new(),
-            producer_ids: Default::default(),
-            prng,
-            disk: Vec::new(),
-            progress: Progress::default(),
-            installed: false,
-            ready: false,
-            stopping: false,
-            drained: false,
-            others_drained: BTreeSet::new(),
-            log_stopping: false,
-            stopped: false,
-            next_id: 0,
-            sweep_connections_ns: None,
-            sweep_produces_ns: None,
-            retention_sweep: Default::default(),
-            cleaner: Default::default(),
-        };
-        let report = recovered.report();
-        out.push(Effect::Log { level: LogLevel::Info, text: format!("shard {}: {report}", id.0) });
-        shard.recovered = recovered.partitions.into_iter().map(|p| (p.key, p)).collect();
-        if id == crate::control::CONTROLLER {
-            let image = recover_image(recovered.metadata_snapshot, &recovered.metadata_records)
-                .map_err(StartError::Metadata)?;
-            shard.install_image(now, image, out);
-            shard.spread_image(out);
-        }
-        Ok(shard)
-    }
-
     /// Takes one event. Effects are to be performed in the order they are pushed.
     pub fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
         match event {
@@ -217,6 +121,9 @@ impl Shard {
                 self.handle_progress(now, out);
             }
             Event::FromShard { from, message } => self.handle_message(now, from, message, out),
+            Event::PeerFrame { from, bytes } => self.handle_peer_bytes(now, from, bytes, out),
+            Event::PeerGone { peer } => self.handle_peer_gone(now, peer, out),
+            Event::MemberFrame { bytes } => self.handle_member_frame(now, &bytes, out),
             Event::Tick => self.handle_tick(now, out),
             Event::Stop => self.handle_stop(now, out),
         }
@@ -230,17 +137,28 @@ impl Shard {
         if self.stopped {
             return;
         }
-        if self.stopping && !self.log_stopping && self.acks.is_empty() && !self.groups.has_unsettled() {
-            self.advance_stop(out);
+        let clustered = self.cluster.is_some();
+        if clustered {
+            self.begin_cluster_end(now, out);
         }
-        let snapshot =
-            Snapshot { partitions: &self.partitions, image: &self.image, recovered: &self.recovered };
+        if self.stopping && !self.log_stopping && self.acks.is_empty() && !self.groups.has_unsettled() {
+            self.advance_stop(now, out);
+        }
+        let snapshot = Snapshot {
+            partitions: &self.partitions,
+            image: &self.image,
+            recovered: &self.recovered,
+            cluster: self.cluster.as_deref(),
+        };
         self.storage.end_turn(now, &snapshot, &mut self.disk);
+        if clustered {
+            self.end_cluster_turn(now, out);
+        }
         self.groups.end_turn();
         self.handle_compaction_end(now, out);
         self.emit_disk(out);
         // Before that, a reader might be shown what was recovered and a second crash could still take away.
-        if self.installed && !self.ready && self.storage.is_ready() {
+        if self.installed && !self.ready && self.storage.is_ready() && self.goes_live(now, out) {
             self.ready = true;
             self.start_loading(now);
             self.begin_upkeep(now);
@@ -263,10 +181,16 @@ impl Shard {
             self.sweep_produces_ns,
             self.retention_sweep.due_ns,
             self.cleaner.sweep.due_ns,
+            self.cluster.as_ref().and_then(|cluster| cluster.deadline()),
         ]
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// Its log is on its way to its end.
+    pub(crate) fn log_stopping(&self) -> bool {
+        self.log_stopping
     }
 
     /// True once it serves.
@@ -379,6 +303,9 @@ impl Shard {
         for slot in &progress.advanced {
             self.advance_partition(now, *slot, out);
         }
+        for (slot, end) in progress.cuts {
+            self.handle_cut(now, slot, end, out);
+        }
         for (token, plan) in progress.reads {
             self.handle_read(now, token, plan, out);
         }
@@ -386,6 +313,7 @@ impl Shard {
             self.handle_lookup(now, token, found, out);
         }
         self.advance_control(now, out);
+        self.advance_member(now, out);
         self.advance_deletes(now, out);
         if let Some(text) = progress.no_space {
             self.log_error(
@@ -395,6 +323,9 @@ impl Shard {
         }
         if let Some(text) = progress.failed {
             self.handle_storage_failure(now, &text, out);
+        }
+        if progress.space_freed {
+            self.room_for_hosts(now, out);
         }
         if progress.space_freed && !self.blocked.is_empty() {
             self.run_blocked(now, out);
@@ -408,7 +339,9 @@ impl Shard {
     fn advance_partition(&mut self, now: Now, slot: pelton_log::PartitionSlot, out: &mut Vec<Effect>) {
         let (written, flushed) =
             (self.storage.written_end_offset(slot), self.storage.flushed_end_offset(slot));
-        let Some(local) = self.partitions.local_mut(slot) else { return };
+        let Some(local) = self.partitions.local_mut(slot) else {
+            return self.advance_hosted(now, slot, out);
+        };
         let before = local.state.high_watermark();
         local.state.handle_log_progress(written, flushed, local.config.flush_every_append());
         let high_watermark = local.state.high_watermark();
@@ -431,6 +364,7 @@ impl Shard {
             self.acks.fail(slot, ErrorCode::KafkaStorageError, text, &mut done);
         }
         self.finish_produces(&mut done, out);
+        self.fail_hosts(now, text, out);
         self.fail_groups(now, out);
         self.fail_control(out);
         self.run_blocked(now, out);
@@ -482,6 +416,8 @@ impl Shard {
             ShardMessage::PartitionDone { id, index, answer } => {
                 self.handle_gather_answer(now, id, index, answer, out);
             }
+            ShardMessage::ControlRefused { id, why } => self.handle_control_refused(now, id, why, out),
+            message => self.handle_cluster_message(now, from, message, out),
         }
     }
 
@@ -497,7 +433,8 @@ impl Shard {
         if self.sweep_connections_ns.is_some_and(|ns| ns <= now.monotonic_ns) {
             self.sweep_connections(now, out);
         }
-        self.run_upkeep(now);
+        self.run_upkeep(now, out);
+        self.tick_cluster(now, out);
     }
 
     /// Closes connections that have been idle, or in the middle of a request, for too long. Walks all connections, at
@@ -526,13 +463,14 @@ impl Shard {
     /// Takes no further requests; what is appended is still acknowledged, what a client's request waits for is not.
     fn handle_stop(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.stopping = true;
+        self.give_up_lease(now, out);
         self.blocked.retain(|blocked| matches!(blocked, Blocked::Shard { .. }));
         self.flush_fetches(now, out);
     }
 
     /// Everything this shard has taken is acknowledged. Its log may stop only when no other shard can still hand it a
     /// produce: a client elsewhere would wait for ever for what nobody flushes.
-    fn advance_stop(&mut self, out: &mut Vec<Effect>) {
+    fn advance_stop(&mut self, now: Now, out: &mut Vec<Effect>) {
         let others = (0..self.config.shards).map(ShardId).filter(|shard| *shard != self.id);
         if !self.drained {
             self.drained = true;
@@ -541,6 +479,7 @@ impl Shard {
         if self.others_drained.len() < others.count() {
             return;
         }
+        self.leave_cluster(now, out);
         self.log_stopping = true;
         let ids: Vec<ConnectionId> = self.connections.iter().map(|(id, _)| id).collect();
         for id in ids {
@@ -548,29 +487,4 @@ impl Shard {
         }
         self.storage.clean_stop();
     }
-}
-
-fn storage_config(config: &BrokerConfig) -> StorageConfig {
-    StorageConfig {
-        journal_bytes: config.journal_bytes,
-        writes_in_flight: config.journal_writes_in_flight,
-        direct_bytes: config.direct_bytes,
-        tail_bytes: config.tail_bytes,
-        dedupe_bytes: config.cleaner_dedupe_bytes / usize::from(config.shards.max(1)),
-        compaction_bytes_per_second: config.cleaner_bytes_per_second / u64::from(config.shards.max(1)),
-        ..StorageConfig::default()
-    }
-}
-
-fn recover_image(snapshot: Option<Bytes>, records: &[Bytes]) -> Result<MetadataImage, String> {
-    let mut image = match snapshot {
-        Some(snapshot) => MetadataImage::from_snapshot(&snapshot).map_err(|error| error.to_string())?,
-        None => MetadataImage::default(),
-    };
-    for batch in records {
-        let (offset, records) =
-            pelton_cluster::record::decode_batch(batch).map_err(|error| error.to_string())?;
-        image.apply(offset, &records);
-    }
-    Ok(image)
 }

@@ -9,6 +9,7 @@ use pelton_replica::epochs::EpochCache;
 use pelton_replica::partition::HighWatermarkMark;
 use pelton_replica::producers::{BatchFacts, Producers};
 
+use crate::cluster::Cluster;
 use crate::partitions::Partitions;
 
 /// The shard's view that the log takes a checkpoint of.
@@ -16,12 +17,16 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) partitions: &'a Partitions,
     pub(crate) image: &'a MetadataImage,
     pub(crate) recovered: &'a BTreeMap<PartitionKey, RecoveredPartition>,
+    pub(crate) cluster: Option<&'a Cluster>,
 }
 
 impl Snapshots for Snapshot<'_> {
     fn partition(&self, slot: PartitionSlot) -> Vec<u8> {
         if let Some(local) = self.partitions.local(slot) {
             return encode(&local.producers, &local.epochs);
+        }
+        if let Some(hosted) = self.partitions.hosted(slot) {
+            return hosted.host.snapshot();
         }
         // Not opened yet: the metadata image has not come. Keep what the last checkpoint had, with what followed.
         let Some(recovered) = self.recovered.values().find(|recovered| recovered.slot == slot) else {
@@ -35,7 +40,10 @@ impl Snapshots for Snapshot<'_> {
     }
 
     fn metadata(&self) -> Vec<u8> {
-        self.image.snapshot()
+        match self.cluster {
+            Some(cluster) => cluster.checkpoint(),
+            None => self.image.snapshot(),
+        }
     }
 }
 

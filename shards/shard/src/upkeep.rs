@@ -78,16 +78,18 @@ impl Shard {
     }
 
     /// Does what is due.
-    pub(crate) fn run_upkeep(&mut self, now: Now) {
+    pub(crate) fn run_upkeep(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.look_for_dirt(now);
         let (total, interval_ms) = (self.partitions.slots(), self.config.retention_check_interval_ms);
         for slot in self.retention_sweep.piece(now, total, interval_ms) {
-            self.apply_retention(now, PartitionSlot(slot as u32));
+            self.apply_retention(now, PartitionSlot(slot as u32), out);
         }
     }
 
-    fn apply_retention(&mut self, now: Now, slot: PartitionSlot) {
-        let Some(local) = self.partitions.local_mut(slot) else { return };
+    fn apply_retention(&mut self, now: Now, slot: PartitionSlot, out: &mut Vec<Effect>) {
+        let Some(local) = self.partitions.local_mut(slot) else {
+            return self.retain_hosted(now, slot, out);
+        };
         let high_watermark = local.state.high_watermark();
         if let Some(start) = self.storage.apply_retention(now, slot, high_watermark) {
             local.epochs.truncate_from_start(start);
@@ -101,10 +103,11 @@ impl Shard {
         let ends = piece.end >= total && self.cleaner.sweep.next == 0;
         for slot in piece.clone() {
             let slot = PartitionSlot(slot as u32);
-            let Some(local) = self.partitions.local(slot).filter(|local| local.config.compacted) else {
+            let Some(local) = self.readable(slot).filter(|local| local.config.compacted) else {
                 continue;
             };
-            if let Some(dirt) = self.storage.dirt(now, slot, local.state.high_watermark()) {
+            let high_watermark = local.state.high_watermark();
+            if let Some(dirt) = self.storage.dirt(now, slot, high_watermark) {
                 self.cleaner.best = self.cleaner.best.max(Some((dirt, slot)));
             }
             self.cleaner.awaits |= self.storage.awaits_ended_segments(slot);
@@ -117,9 +120,10 @@ impl Shard {
             self.cleaner.sweep.due_ns = Some(now.after_ms(pause_ms));
             return;
         };
-        let Some(local) = self.partitions.local(slot) else { return };
+        let Some(local) = self.readable(slot) else { return };
         let last_offsets = local.producers.last_offsets();
-        if self.storage.start_compaction(now, slot, local.state.high_watermark(), last_offsets) {
+        let high_watermark = local.state.high_watermark();
+        if self.storage.start_compaction(now, slot, high_watermark, last_offsets) {
             self.cleaner.sweep.due_ns = None;
         }
     }

@@ -265,7 +265,7 @@ impl World {
                 let delay = if slow { 20 + self.prng.below(600) } else { self.prng.below(8) };
                 self.at(self.now + delay * MS, Event::Disk(id, life));
             }
-            MemberEffect::Changed { index, touched } => {
+            MemberEffect::Changed { index, touched, .. } => {
                 let Some(member) = &self.nodes[id].member else { return Ok(()) };
                 for change in &touched.leaders {
                     self.say(|| {
@@ -288,6 +288,8 @@ impl World {
                     self.oracle.applied(self.nodes[id].id, index, member.image())?;
                 }
             }
+            // Nobody here asks for what the host of the controller would have to plan.
+            MemberEffect::Plan(..) => return Err(format!("node {id} is to plan what nobody asked for")),
             MemberEffect::Replaced => self.say(|| format!("node {id} has a snapshot")),
             MemberEffect::Answer(token, answer) => self.answered(id, token, answer)?,
             MemberEffect::TransferAsked { key, to, .. } => self.hand_over(id, key, to),

@@ -2,13 +2,14 @@
 //!
 //! `--seeds N [--start S]` many seeds · `--seed S [--trace]` one · `--twice S` one seed twice, compared ·
 //! `--sabotage NAME|all` each deliberate fault must be caught · `--replicas` with any of these: one partition on three
-//! nodes instead of one broker. Prints `N passed, N failed`.
+//! nodes instead of one broker · `--nodes` with any of these: whole brokers on three nodes. Prints `N passed, N failed`.
 
 mod client;
 mod consumer_member;
 mod disk;
 mod group_oracle;
 mod member;
+mod nodes;
 mod oracle;
 mod owner_oracle;
 mod party;
@@ -36,6 +37,19 @@ fn main() {
                 let tried = 1..=REPLICA_SABOTAGE_SEEDS;
                 let found =
                     seeds::caught(&fault.to_string(), tried, |seed| replicas::run(seed, false, Some(fault)));
+                tally.count(&format!("sabotage {fault}"), found);
+            }
+        }
+        tally.end();
+    }
+    if arguments.has("--nodes") {
+        let run = |seed, trace| nodes::run(seed, trace, None);
+        seeds::run("pelton-sim --nodes", &arguments, &mut tally, run);
+        if let Some(name) = arguments.value("--sabotage") {
+            for fault in nodes::Fault::all().filter(|fault| name == "all" || name == fault.to_string()) {
+                let tried = 1..=SABOTAGE_SEEDS as u64;
+                let found =
+                    seeds::caught(&fault.to_string(), tried, |seed| nodes::run(seed, false, Some(fault)));
                 tally.count(&format!("sabotage {fault}"), found);
             }
         }

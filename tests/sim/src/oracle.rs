@@ -117,6 +117,12 @@ impl Oracle {
         }
     }
 
+    /// Behind the last record of a partition that anybody knows of.
+    pub fn known(&self, topic: &str, partition: i32) -> u64 {
+        let seen = self.seen.get(&(topic.to_string(), partition));
+        seen.and_then(|seen| seen.keys().next_back()).map_or(0, |last| *last as u64 + 1)
+    }
+
     /// Whether a power cut may take what this topic acknowledged.
     pub fn is_lossy(&self, topic: &str) -> bool {
         self.lossy_topics.iter().any(|lossy| lossy == topic)

@@ -15,7 +15,7 @@ use pelton_wire::messages::{self as m, KafkaString, decode_response, encode_requ
 mod groups;
 mod last;
 mod network;
-mod trace;
+pub(crate) mod trace;
 
 use crate::client::{self, Client, Role};
 use crate::disk::{Crash, Disk, Operation};
@@ -527,6 +527,9 @@ impl World {
             }
             Effect::Disk(effect) => self.submit(shard, effect),
             Effect::ToShard { to, message } => self.carry_to_shard(shard, to, message),
+            Effect::ToPeer { .. } | Effect::ToMember { .. } => {
+                self.failure = Some("a single node speaks to others".to_string());
+            }
             Effect::Ready => self.ready += 1,
             Effect::Stopped => self.stopped += 1,
             Effect::Log { text, .. } => self.trace(&format!("{shard} log {text}")),

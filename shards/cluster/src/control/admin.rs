@@ -1,16 +1,18 @@
 //! Requests of people and clients: topics, settings, moves of replicas and leadership, emptying of nodes.
 
+use bytes::Bytes;
 use pelton_model::{NodeId, PartitionKey, Replica};
 
-use super::{Batch, Controller, Planned};
+use super::{Batch, ControlEffect, Controller, Planned};
 use crate::control::asks::{Answer, Ask, Token};
 use crate::control::election;
 use crate::control::sweep::Task;
 use crate::controller::{self, Refusal, Refused};
 use crate::image::{MetadataImage, PartitionImage};
 use crate::placement::Placement;
-use crate::record::{ConfigResource, MetadataRecord};
+use crate::record::{ConfigResource, MetadataRecord, append_record};
 
+const TOO_LARGE: &str = "The change is too large for one entry of the metadata log; make it in parts.";
 /// Partitions that a refusal names.
 const NAMED_MAX: usize = 5;
 
@@ -60,8 +62,49 @@ impl Controller {
             }
             Ask::Drain { node, on } => self.want_drain(image, batch, token, node, on),
             Ask::Decommission { node } => self.decommission(image, batch, token, node),
+            Ask::Plan { ref request, .. } => {
+                batch.closed = true;
+                match batch.bytes.is_empty() {
+                    true => Planned::ByHost(request.clone()),
+                    false => Planned::Later(ask),
+                }
+            }
             other => self.plan_alone(image, batch, token, other),
         }
+    }
+
+    /// The host has planned what [`ControlEffect::Plan`] named: `records` are what it comes to.
+    pub fn plan_made(
+        &mut self,
+        now_ns: u64,
+        token: Token,
+        records: &[MetadataRecord],
+        response: Bytes,
+        image: &MetadataImage,
+        out: &mut Vec<ControlEffect>,
+    ) {
+        if self.planning.take_if(|planning| *planning == token).is_none() {
+            return;
+        }
+        let index = image.applied_offset();
+        let mut bytes = Vec::new();
+        for record in records {
+            if let MetadataRecord::Config { resource, name, .. } = record {
+                let cleared = self.clear_eligible(image, resource, name);
+                cleared.iter().for_each(|record| append_record(&mut bytes, record));
+            }
+            append_record(&mut bytes, record);
+        }
+        if bytes.len() > crate::quorum::entry::ENTRY_BYTES_MAX {
+            let refused = (Refusal::PolicyViolation, TOO_LARGE.to_string());
+            out.push(ControlEffect::Answer(token, Answer::Refused(refused)));
+        } else if bytes.is_empty() {
+            out.push(ControlEffect::Answer(token, Answer::Planned { index, response }));
+        } else {
+            self.planned = Some((vec![(token, Answer::Planned { index, response })], false));
+            return out.push(ControlEffect::Propose(bytes));
+        }
+        self.work(now_ns, image, out);
     }
 
     /// Topics and settings are planned one to a batch: each must see what the one before it led to.
@@ -100,8 +143,7 @@ impl Controller {
                 records.iter().for_each(|record| batch.add(record));
                 if batch.bytes.len() > crate::quorum::entry::ENTRY_BYTES_MAX {
                     batch.bytes.clear();
-                    let text = "The change is too large for one entry of the metadata log; make it in parts.";
-                    return refused(Refusal::PolicyViolation, text);
+                    return refused(Refusal::PolicyViolation, TOO_LARGE);
                 }
                 batch.answers.push((token, answer));
                 Planned::Answered

@@ -1,5 +1,6 @@
 //! What can be asked of the controller of a cluster, and what it answers.
 
+use bytes::Bytes;
 use pelton_model::{LeaderEpoch, NodeEpoch, NodeId, PartitionEpoch, PartitionKey, Replica, ShardId, TopicId};
 
 use crate::control::isr::{Asker, IsrChange, IsrRefusal};
@@ -109,6 +110,13 @@ pub enum Ask {
         /// Which.
         node: NodeId,
     },
+    /// A client's request that the host of the controller plans: what it means is not this crate's.
+    Plan {
+        /// The node it came in at.
+        node: NodeId,
+        /// What is asked.
+        request: Bytes,
+    },
 }
 
 /// An answer. What it says is committed.
@@ -124,6 +132,13 @@ pub enum Answer {
     Topic(TopicId),
     /// The first of the producer ids.
     ProducerIds(i64),
+    /// What the host of the controller has planned is applied there.
+    Planned {
+        /// By this entry, or, if nothing had to change, seen at it.
+        index: u64,
+        /// The answer.
+        response: Bytes,
+    },
     /// It cannot be, and why.
     Refused(Refused),
     /// This node does not lead the quorum, or not any more: ask the one that does. What was asked may yet happen.

@@ -152,6 +152,8 @@ impl Controller {
                 }
                 Step::Done
             }
+            // A process that ended leaves what it wrote to the page cache; only the power takes that (rule S4).
+            (Kind::Suspect, Some(node)) if !node.lossy => Step::Done,
             (Kind::Suspect, Some(node)) => self.suspect(image, batch, task, node.node),
             (Kind::Drain, Some(node)) if node.draining => self.drain(now_ns, image, task, node.node, out),
             (Kind::Evacuate, Some(node)) if node.leaving => self.evacuate(image, batch, task, node.node),

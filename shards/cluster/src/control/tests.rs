@@ -95,6 +95,16 @@ impl Kit {
                 ControlEffect::AskTransfer { from, key, partition_epoch, to, .. } => {
                     self.transfers.push((key, partition_epoch, from, to));
                 }
+                // The host of these tests makes each byte of a request a producer id.
+                ControlEffect::Plan(token, request) => {
+                    let next = self.image.next_producer_id() + request.len() as i64;
+                    let records =
+                        vec![MetadataRecord::ProducerIds { next }; usize::from(!request.is_empty())];
+                    let mut out = Vec::new();
+                    let (now, image) = (self.now, &self.image);
+                    self.controller.plan_made(now, token, &records, request, image, &mut out);
+                    self.perform(out);
+                }
                 ControlEffect::Grant(..) | ControlEffect::Unknown(..) => {}
             }
         }
@@ -391,4 +401,23 @@ fn a_topic_cannot_want_more_in_sync_than_it_has_replicas() {
     let mut whole = PartitionState { isr: old.isr.clone(), last_known_elr: vec![last], ..new.clone() };
     election::settle_elr(&new, &mut whole, 5);
     assert_eq!((whole.elr.len(), whole.last_known_elr.len()), (0, 0), "all there are is enough");
+}
+
+#[test]
+fn what_the_host_plans_is_planned_on_what_is_applied_and_answered_with_its_entry() {
+    let mut world = Kit::new(2);
+    let ask = |text: &'static [u8]| Ask::Plan { node: NodeId(1), request: Bytes::from_static(text) };
+    let before = world.image.applied_offset();
+    let Answer::Planned { index, response } = world.ask(ask(b"three")) else { panic!() };
+    assert_eq!((index, &response[..]), (before + 1, &b"three"[..]));
+    let Answer::Planned { index, .. } = world.ask(ask(b"two")) else { panic!() };
+    assert_eq!((index, world.image.next_producer_id()), (before + 2, 8));
+    // Nothing has to change: nothing is proposed.
+    let Answer::Planned { index, .. } = world.ask(ask(b"")) else { panic!() };
+    assert_eq!((index, world.image.applied_offset()), (before + 2, before + 2));
+    // A plan that comes when nobody waits for it, of an earlier controller say, is none.
+    let mut out = Vec::new();
+    let records = [MetadataRecord::ProducerIds { next: 100 }];
+    world.controller.plan_made(0, 77, &records, Bytes::new(), &world.image, &mut out);
+    assert!(out.is_empty());
 }

@@ -266,6 +266,8 @@ impl Core for Fake {
                 }
             }
             Event::Stop => out.push(Effect::Stopped),
+            // Frames of other nodes come to this machine as news (`handle_peer`).
+            other => panic!("{other:?}"),
         }
     }
 

@@ -2,10 +2,13 @@
 
 use pelton_cluster::controller::{Refusal, Refused};
 use pelton_cluster::image::{MetadataImage, PartitionImage};
-use pelton_cluster::record::MetadataRecord;
+use pelton_cluster::placement::Placement;
+use pelton_cluster::record::{MetadataRecord, NodeRegistration};
 use pelton_model::{BrokerConfig, BrokerId, ListenerMode, Now, Replica, ShardId};
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::KafkaString;
+
+use crate::cluster::CLIENT_ENDPOINT;
 
 /// Operations a client may do on a topic where nothing is forbidden, as bits of Kafka's AclOperation: read, write,
 /// create, delete, alter, describe, describe configs, alter configs.
@@ -49,8 +52,16 @@ pub struct BrokerView {
 }
 
 impl ApiContext<'_> {
-    /// Every broker of the cluster: one per shard in direct mode, one per node in single mode.
+    /// The nodes of a cluster are known; a single node knows of none.
+    pub fn is_cluster(&self) -> bool {
+        self.image.nodes().next().is_some()
+    }
+
+    /// Every broker of the cluster that lives: one per shard in direct mode, one per node in single mode.
     pub fn brokers(&self) -> Vec<BrokerView> {
+        if self.is_cluster() {
+            return self.image.nodes().flat_map(|node| self.brokers_of(node)).collect();
+        }
         let shards = match self.config.mode {
             ListenerMode::Direct => self.config.shards,
             ListenerMode::Single => 1,
@@ -62,6 +73,46 @@ impl ApiContext<'_> {
                 port: i32::from(self.config.advertised_port) + i32::from(shard),
             })
             .collect()
+    }
+
+    fn brokers_of(&self, node: &NodeRegistration) -> Vec<BrokerView> {
+        let shards = match self.config.mode {
+            ListenerMode::Direct => node.shards.len(),
+            ListenerMode::Single => 1,
+        };
+        let places = (0..shards).map(|shard| Replica { node: node.node, shard: ShardId(shard as u16) });
+        let live = places.filter(|place| self.image.is_live(*place));
+        live.filter_map(|place| {
+            let (host, port) = client_address(self.image, place)?;
+            let host = KafkaString::from(host.to_string());
+            Some(BrokerView { id: BrokerId::of(place.node, place.shard).0, host, port })
+        })
+        .collect()
+    }
+
+    /// Where new partitions go.
+    pub fn placement(&self) -> Placement {
+        match self.is_cluster() {
+            true => Placement::of_cluster(self.image),
+            false => Placement::new(self.image, self.config.node_id, self.config.shards),
+        }
+    }
+
+    /// The replicas of a partition that are in sync, as broker ids.
+    pub fn isr(&self, partition: &PartitionImage) -> Vec<i32> {
+        match self.is_cluster() {
+            true => partition.isr.iter().map(|member| self.broker_id(member.replica)).collect(),
+            false => partition.replicas.iter().map(|replica| self.broker_id(*replica)).collect(),
+        }
+    }
+
+    /// The replicas of a partition whose node or shard does not live, as broker ids.
+    pub fn offline(&self, partition: &PartitionImage) -> Vec<i32> {
+        let dead = partition.replicas.iter().filter(|replica| !self.image.is_live(**replica));
+        match self.is_cluster() {
+            true => dead.map(|replica| self.broker_id(*replica)).collect(),
+            false => Vec::new(),
+        }
     }
 
     /// The broker that has a replica.
@@ -88,6 +139,13 @@ impl ApiContext<'_> {
     pub fn cluster_id(&self) -> KafkaString {
         KafkaString::from(self.config.cluster_id.0.clone())
     }
+}
+
+/// Where clients of a cluster reach a shard.
+pub fn client_address(image: &MetadataImage, place: Replica) -> Option<(&str, i32)> {
+    let endpoints = &image.node(place.node)?.endpoints;
+    let endpoint = endpoints.iter().find(|endpoint| endpoint.name == CLIENT_ENDPOINT)?;
+    Some((&endpoint.host, i32::from(endpoint.port) + i32::from(place.shard.0)))
 }
 
 /// The error code of a refusal.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use pelton_cluster::controller::{Refusal, create_partitions};
-use pelton_cluster::placement::Placement;
 use pelton_wire::messages::{
     CreatePartitionsRequestData, CreatePartitionsResponseData, CreatePartitionsTopicResult,
 };
@@ -20,7 +19,7 @@ pub fn handle(
     for topic in &request.topics {
         *count.entry(topic.name.to_string()).or_default() += 1;
     }
-    let mut placement = Placement::new(context.image, context.config.node_id, context.config.shards);
+    let mut placement = context.placement();
     let mut records = Vec::new();
     let mut results: Vec<CreatePartitionsTopicResult> = Vec::new();
     for topic in request.topics {

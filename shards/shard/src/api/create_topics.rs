@@ -9,13 +9,16 @@ use pelton_cluster::image::MetadataImage;
 use pelton_cluster::names::OFFSETS_TOPIC;
 use pelton_cluster::placement::Placement;
 use pelton_cluster::record::MetadataRecord;
-use pelton_model::{BrokerConfig, Prng};
+use pelton_model::Prng;
 use pelton_wire::messages::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequestData,
     CreateTopicsResponseData, KafkaString, KafkaUuid,
 };
 
 use super::context::{ApiContext, Planned, refused};
+
+/// Replicas of `__consumer_offsets`, if there are so many nodes.
+const OFFSETS_FACTOR: i16 = 3;
 
 /// Plans the topics of a request.
 pub fn handle(
@@ -52,7 +55,7 @@ pub fn auto_create(context: &ApiContext<'_>, prng: &mut Prng, names: &[String]) 
     let mut batch = Batch::new(context);
     for name in names {
         let wish = match name.as_str() {
-            OFFSETS_TOPIC => offsets_wish(context.config),
+            OFFSETS_TOPIC => offsets_wish(context),
             _ => {
                 TopicWish { name: name.clone(), partitions: -1, replication_factor: -1, ..Default::default() }
             }
@@ -64,7 +67,12 @@ pub fn auto_create(context: &ApiContext<'_>, prng: &mut Prng, names: &[String]) 
 }
 
 /// `__consumer_offsets` as Kafka makes it (GroupCoordinatorService.groupMetadataTopicConfigs).
-fn offsets_wish(config: &BrokerConfig) -> TopicWish {
+fn offsets_wish(context: &ApiContext<'_>) -> TopicWish {
+    let config = context.config;
+    // Kafka's offsets.topic.replication.factor. Nodes that are away count: the topic is refused, and asked for again, until
+    // they are back, rather than kept with fewer copies for ever.
+    let nodes = context.image.nodes().filter(|node| !node.leaving).count();
+    let factor = OFFSETS_FACTOR.min(nodes as i16);
     let configs = [
         ("cleanup.policy", "compact".to_string()),
         ("compression.type", "producer".to_string()),
@@ -73,7 +81,7 @@ fn offsets_wish(config: &BrokerConfig) -> TopicWish {
     TopicWish {
         name: OFFSETS_TOPIC.to_string(),
         partitions: config.offsets_topic_partitions,
-        replication_factor: -1,
+        replication_factor: if factor > 1 { factor } else { -1 },
         configs: configs.into_iter().map(|(name, value)| (name.to_string(), Some(value))).collect(),
         ..TopicWish::default()
     }
@@ -88,11 +96,7 @@ struct Batch {
 
 impl Batch {
     fn new(context: &ApiContext<'_>) -> Batch {
-        Batch {
-            image: context.image.clone(),
-            placement: Placement::new(context.image, context.config.node_id, context.config.shards),
-            records: Vec::new(),
-        }
+        Batch { image: context.image.clone(), placement: context.placement(), records: Vec::new() }
     }
 
     fn create(
@@ -144,7 +148,7 @@ fn result(
     let mut result = CreatableTopicResult { topic_id: KafkaUuid::from(topic.id.0), ..Default::default() };
     if version >= 5 {
         result.num_partitions = topic.partitions;
-        result.replication_factor = 1;
+        result.replication_factor = topic.replication_factor();
         result.configs = Some(configs(context, &batch.image, name.as_str()));
     }
     result.name = name;

@@ -1,6 +1,7 @@
 //! DescribeTopicPartitions (key 75, KIP-966): topics by name, page by page.
 
 use pelton_cluster::image::TopicImage;
+use pelton_model::Replica;
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::describe_topic_partitions_response::Cursor;
 use pelton_wire::messages::{
@@ -83,14 +84,16 @@ fn found(
         .map(|index| {
             let partition = &topic.partitions[index];
             let (leader_id, replica_nodes) = context.leader_and_replicas(partition);
+            let ids = |replicas: &[Replica]| replicas.iter().map(|it| context.broker_id(*it)).collect();
             DescribeTopicPartitionsResponsePartition {
                 partition_index: index as i32,
                 leader_id,
                 leader_epoch: partition.leader_epoch.0,
-                isr_nodes: replica_nodes.clone(),
+                isr_nodes: context.isr(partition),
+                offline_replicas: context.offline(partition),
                 replica_nodes,
-                eligible_leader_replicas: Some(Vec::new()),
-                last_known_elr: Some(Vec::new()),
+                eligible_leader_replicas: Some(ids(partition.elr())),
+                last_known_elr: Some(ids(partition.last_known_elr())),
                 ..DescribeTopicPartitionsResponsePartition::default()
             }
         })

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use pelton_cluster::names::OFFSETS_TOPIC;
-use pelton_model::{BrokerId, ListenerMode, Now, PartitionKey, ShardId, TopicId};
+use pelton_model::{BrokerId, ListenerMode, Now, PartitionKey, Replica, ShardId, TopicId};
 use pelton_wire::WireError;
 use pelton_wire::api_key::{self, ApiKey};
 use pelton_wire::fetch::FetchRequest;
@@ -11,6 +11,7 @@ use pelton_wire::header::RequestHeader;
 use pelton_wire::messages::{self, decode, decode_front};
 
 use crate::Shard;
+use crate::api::context::client_address;
 use crate::api::produce::LeaderHint;
 use crate::api::{self, RequestContext};
 use crate::connection::RequestRef;
@@ -242,12 +243,19 @@ impl Shard {
         let key = PartitionKey { topic_id, partition };
         let replica = self.image.leader(key)?;
         let shard = if self.serves_foreign() { ShardId(0) } else { replica.shard };
+        let (host, port) = match self.cluster {
+            Some(_) => client_address(&self.image, Replica { node: replica.node, shard })?,
+            None => {
+                let port = i32::from(self.config.advertised_port) + i32::from(shard.0);
+                (&self.config.advertised_host[..], port)
+            }
+        };
         Some(LeaderHint {
             index: 0,
             leader_id: BrokerId::of(replica.node, shard).0,
             leader_epoch: self.image.leader_epoch(key).map_or(-1, |epoch| epoch.0),
-            host: self.config.advertised_host.clone(),
-            port: i32::from(self.config.advertised_port) + i32::from(shard.0),
+            host: host.to_string(),
+            port,
         })
     }
 }

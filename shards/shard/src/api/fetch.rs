@@ -202,7 +202,7 @@ impl Shard {
         let target = match topic_id.and_then(|_| self.partitions.route(partition_key)) {
             Some(Route::Local(slot)) => Target::Local(slot),
             Some(Route::Foreign(shard)) if self.serves_foreign() => Target::Foreign(shard),
-            Some(Route::Foreign(_)) => Target::Refused(ErrorCode::NotLeaderOrFollower),
+            Some(Route::Foreign(_) | Route::Away) => Target::Refused(ErrorCode::NotLeaderOrFollower),
             Some(Route::Leaderless) => Target::Refused(ErrorCode::LeaderNotAvailable),
             None if topic_id.is_none() && key.topic.is_empty() => Target::Refused(ErrorCode::UnknownTopicId),
             None => Target::Refused(ErrorCode::UnknownTopicOrPartition),

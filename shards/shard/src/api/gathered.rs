@@ -149,11 +149,13 @@ impl Shard {
         };
         let answer = match op {
             PartitionOp::ListOffset { timestamp, current_leader_epoch, .. } => {
-                self.list_offset(asker, slot, timestamp, current_leader_epoch, out)
+                self.list_offset(now, asker, slot, timestamp, current_leader_epoch, out)
             }
-            PartitionOp::DeleteRecords { key, offset } => self.delete_records(asker, slot, key, offset),
+            PartitionOp::DeleteRecords { key, offset } => {
+                self.delete_records(now, asker, slot, key, offset, out)
+            }
             PartitionOp::EpochEnd { leader_epoch, current_leader_epoch, .. } => {
-                Some(self.epoch_end(slot, leader_epoch, current_leader_epoch))
+                Some(self.epoch_end(now, slot, leader_epoch, current_leader_epoch))
             }
         };
         if let Some(answer) = answer {
@@ -163,27 +165,37 @@ impl Shard {
 
     fn list_offset(
         &mut self,
+        now: Now,
         asker: Asker,
         slot: pelton_log::PartitionSlot,
         timestamp: i64,
         current_leader_epoch: i32,
         out: &mut Vec<Effect>,
     ) -> Option<PartitionAnswer> {
-        let local = self.partitions.local(slot)?;
         let at = |error, timestamp, offset, leader_epoch| {
             Some(PartitionAnswer::ListOffset { error, timestamp, offset, leader_epoch })
+        };
+        let Some(local) = self.readable(slot) else {
+            return at(ErrorCode::NotLeaderOrFollower, -1, -1, -1);
         };
         if let Err(error) = local.state.check_leader_epoch(current_leader_epoch) {
             return at(error, -1, -1, -1);
         }
-        let high_watermark = local.state.high_watermark();
+        let (now_ns, lease) = (now.monotonic_ns, self.lease());
+        let checked = match timestamp {
+            LATEST => local.state.check_latest(now_ns, lease),
+            _ => local.state.check_read(now_ns, lease),
+        };
+        let high_watermark = match checked {
+            Ok(high_watermark) => high_watermark,
+            Err(error) => return at(error, -1, -1, -1),
+        };
+        let leader_epoch = local.state.leader_epoch();
+        let first = self.storage.log_start_offset(slot);
+        let first_epoch = local.epochs.epoch_for_offset(first).map_or(-1, |epoch| epoch.0);
         let start = match timestamp {
-            LATEST => return at(ErrorCode::None, -1, high_watermark.0, local.state.leader_epoch().0),
-            EARLIEST | EARLIEST_LOCAL => {
-                let offset = self.storage.log_start_offset(slot);
-                let epoch = local.epochs.epoch_for_offset(offset).map_or(-1, |epoch| epoch.0);
-                return at(ErrorCode::None, -1, offset.0, epoch);
-            }
+            LATEST => return at(ErrorCode::None, -1, high_watermark.0, leader_epoch.0),
+            EARLIEST | EARLIEST_LOCAL => return at(ErrorCode::None, -1, first.0, first_epoch),
             LATEST_TIERED => return at(ErrorCode::None, -1, -1, -1),
             MAX_TIMESTAMP => self.storage.start_max_timestamp_lookup(slot, high_watermark, &mut self.disk),
             timestamp if timestamp >= 0 => {
@@ -203,50 +215,60 @@ impl Shard {
 
     fn delete_records(
         &mut self,
+        now: Now,
         asker: Asker,
         slot: pelton_log::PartitionSlot,
-        _key: PartitionKey,
+        key: PartitionKey,
         offset: i64,
+        out: &mut Vec<Effect>,
     ) -> Option<PartitionAnswer> {
-        let config = &self.partitions.local(slot)?.config;
+        let refuse = |error| Some(PartitionAnswer::DeleteRecords { error, low_watermark: -1 });
+        let Some(local) = self.readable(slot) else { return refuse(ErrorCode::NotLeaderOrFollower) };
+        if let Err(error) = local.state.check_read(now.monotonic_ns, self.lease()) {
+            return refuse(error);
+        }
+        let config = local.config;
         if config.compacted && !config.deleted {
             // Only compaction may take records out of such a topic.
-            return Some(PartitionAnswer::DeleteRecords {
-                error: ErrorCode::PolicyViolation,
-                low_watermark: -1,
-            });
+            return refuse(ErrorCode::PolicyViolation);
         }
         let high_watermark = self.high_watermark(slot);
         let offset = if offset == -1 { high_watermark } else { offset };
         let log_start_offset = self.storage.log_start_offset(slot).0;
         if offset < 0 || offset > high_watermark {
-            return Some(PartitionAnswer::DeleteRecords {
-                error: ErrorCode::OffsetOutOfRange,
-                low_watermark: -1,
-            });
+            return refuse(ErrorCode::OffsetOutOfRange);
         }
         let low_watermark = offset.max(log_start_offset);
         let answer = PartitionAnswer::DeleteRecords { error: ErrorCode::None, low_watermark };
         if offset <= log_start_offset {
             return Some(answer);
         }
-        let commit = self.storage.set_log_start_offset(slot, Offset(offset));
-        if let Some(local) = self.partitions.local_mut(slot) {
-            local.epochs.truncate_from_start(Offset(offset));
-        }
+        let commit = match self.partitions.local_mut(slot) {
+            Some(local) => {
+                local.epochs.truncate_from_start(Offset(offset));
+                self.storage.set_log_start_offset(slot, Offset(offset))
+            }
+            None => match self.drop_hosted_before(now, key, Offset(offset), out) {
+                Some(commit) => commit,
+                None => return refuse(ErrorCode::NotLeaderOrFollower),
+            },
+        };
         self.delete_waits.push_back(DeleteWait { commit, asker, answer });
         None
     }
 
     fn epoch_end(
         &self,
+        now: Now,
         slot: pelton_log::PartitionSlot,
         leader_epoch: i32,
         current_leader_epoch: i32,
     ) -> PartitionAnswer {
         let refuse = |error| PartitionAnswer::EpochEnd { error, leader_epoch: -1, end_offset: -1 };
-        let Some(local) = self.partitions.local(slot) else { return refuse(ErrorCode::NotLeaderOrFollower) };
-        if let Err(error) = local.state.check_leader_epoch(current_leader_epoch) {
+        let Some(local) = self.readable(slot) else { return refuse(ErrorCode::NotLeaderOrFollower) };
+        let checked = local.state.check_leader_epoch(current_leader_epoch);
+        let checked = checked.and_then(|()| local.state.check_read(now.monotonic_ns, self.lease()).map(drop));
+        if let Err(error) = checked {
             return refuse(error);
         }
         let (leader_epoch, end) =

@@ -45,7 +45,8 @@ pub fn handle(
         return given(Vec::new(), request.producer_id, request.producer_epoch + 1);
     }
     let mut records = Vec::new();
-    if block.next >= block.end {
+    // In a cluster the block may have come to nothing with the controller that took it.
+    if block.next >= block.end || block.end > context.image.next_producer_id() {
         block.next = context.image.next_producer_id();
         block.end = block.next + BLOCK;
         records.push(MetadataRecord::ProducerIds { next: block.end });

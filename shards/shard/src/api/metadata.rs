@@ -110,7 +110,8 @@ fn found(context: &ApiContext<'_>, topic: &TopicImage, operations: i32) -> Metad
                 partition_index: index as i32,
                 leader_id,
                 leader_epoch: partition.leader_epoch.0,
-                isr_nodes: replica_nodes.clone(),
+                isr_nodes: context.isr(partition),
+                offline_replicas: context.offline(partition),
                 replica_nodes,
                 ..MetadataResponsePartition::default()
             }

@@ -177,6 +177,7 @@ impl Shard {
                 return Err((ErrorCode::NotLeaderOrFollower, None));
             }
             Some(Route::Leaderless) => return Err((ErrorCode::LeaderNotAvailable, None)),
+            Some(Route::Away) => return Err((ErrorCode::NotLeaderOrFollower, None)),
             Some(route) => *route,
         };
         let Some(range) = partition.records.clone() else {

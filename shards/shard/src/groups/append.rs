@@ -66,7 +66,8 @@ impl Shard {
         let key = PartitionKey { topic_id: topic.id, partition };
         let slot = self.partitions.slot(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
         match self.append(now, slot, batch, ACKS_ALL, true) {
-            AppendOutcome::Appended { last_offset, .. } => {
+            AppendOutcome::Appended { last_offset, .. }
+            | AppendOutcome::AppendedHosted { last_offset, .. } => {
                 if let Some(seat) = self.groups.seats.get_mut(&partition) {
                     seat.unsettled.push_back((last_offset, ticket));
                     self.groups.unsettled += 1;

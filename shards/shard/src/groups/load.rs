@@ -9,6 +9,7 @@ use pelton_wire::record_batch;
 use pelton_wire::records::Records;
 
 use crate::Shard;
+use crate::cluster::Sabotage;
 use crate::effect::{Effect, LogLevel};
 
 use super::topics::ImageTopics;
@@ -19,6 +20,8 @@ const STEP_BYTES: usize = 256 * 1024;
 const UNPACK_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Unreadable records that get a line of their own in the log; a load counts the others.
 const REPORTS_MAX: usize = 10;
+/// Wait before it is asked again whether a new leader may read its log, milliseconds.
+const AWAIT_MS: i64 = 20;
 /// Wait before a partition that could not be read is read again, milliseconds.
 const RETRY_MS: i64 = 1000;
 
@@ -38,7 +41,17 @@ impl Shard {
         if seat.reading.is_some() {
             return;
         }
-        let end = Offset(self.high_watermark(slot));
+        let Some(state) = self.readable(slot).map(|readable| readable.state) else { return };
+        // A new leader has to wait until it answers at all, and until all that was committed before it counts for it, too.
+        let checked = match self.sabotaged(Sabotage::LoadEarly) {
+            true => Ok(state.high_watermark()),
+            false => state.check_latest(now.monotonic_ns, self.lease()),
+        };
+        let Ok(end) = checked else {
+            self.groups.to_load.rotate_left(1);
+            self.groups.load_ns = Some(now.after_ms(AWAIT_MS));
+            return;
+        };
         if offset >= end {
             return self.finish_load(now, partition, out);
         }

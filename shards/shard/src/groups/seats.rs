@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use pelton_cluster::names::OFFSETS_TOPIC;
 use pelton_group::Coordinator;
 use pelton_log::PartitionSlot;
-use pelton_model::{Now, Offset, TopicId};
+use pelton_model::{LeaderEpoch, Now, Offset, TopicId};
 
 use crate::Shard;
 use crate::effect::Effect;
@@ -26,23 +26,45 @@ impl Shard {
         for (partition, route) in routes.into_iter().enumerate() {
             let partition = partition as i32;
             let here = match route {
-                Route::Local(slot) => Some(slot),
+                Route::Local(slot) => self.leadership(slot).map(|epoch| (slot, epoch)),
                 _ => None,
             };
-            let seated = self.groups.seats.get(&partition).map(|seat| seat.slot);
+            let seated = self.groups.seats.get(&partition).map(|seat| (seat.slot, seat.leader_epoch));
             if seated == here {
                 continue;
             }
             if seated.is_some() {
                 self.close_seat(now, partition, out);
             }
-            if let Some(slot) = here {
-                self.open_seat(now, partition, slot, out);
+            if let Some((slot, leader_epoch)) = here {
+                self.open_seat(now, partition, slot, leader_epoch, out);
             }
         }
     }
 
-    fn open_seat(&mut self, now: Now, partition: i32, slot: PartitionSlot, out: &mut Vec<Effect>) {
+    /// The leadership of a partition here, none if it does not lead; on a single node it has no epoch that counts.
+    fn leadership(&self, slot: PartitionSlot) -> Option<Option<LeaderEpoch>> {
+        match self.partitions.hosted(slot) {
+            Some(_) => self.hosted_leadership(slot).map(Some),
+            None => Some(None),
+        }
+    }
+
+    /// The replica in this slot leads no more.
+    pub(crate) fn close_seat_of(&mut self, now: Now, slot: PartitionSlot, out: &mut Vec<Effect>) {
+        if let Some(partition) = self.groups.by_slot.get(&slot).copied() {
+            self.close_seat(now, partition, out);
+        }
+    }
+
+    fn open_seat(
+        &mut self,
+        now: Now,
+        partition: i32,
+        slot: PartitionSlot,
+        leader_epoch: Option<LeaderEpoch>,
+        out: &mut Vec<Effect>,
+    ) {
         #[cfg_attr(not(feature = "sabotage"), allow(unused_mut))]
         let mut coordinator = Coordinator::new(self.config.group.clone(), self.prng.next_u64());
         #[cfg(feature = "sabotage")]
@@ -58,10 +80,11 @@ impl Shard {
             unsettled: VecDeque::new(),
             blocked: 0,
             deadline_ns: None,
+            leader_epoch,
         };
         self.groups.seats.insert(partition, seat);
         self.groups.by_slot.insert(slot, partition);
-        if is_empty {
+        if is_empty && leader_epoch.is_none() {
             self.finish_load(now, partition, out);
         } else {
             self.groups.to_load.push_back(partition);

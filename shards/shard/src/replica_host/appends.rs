@@ -51,6 +51,11 @@ impl Held {
 }
 
 impl ReplicaHost {
+    /// Appends wait for room: [`ReplicaHost::handle_room`] is wanted.
+    pub fn wants_room(&self) -> bool {
+        !self.appends.frames.is_empty()
+    }
+
     /// The log may have room again (`Progress::space_freed`): what waits for it is appended.
     pub fn handle_room(&mut self, turn: &mut HostTurn) {
         while let Some((_, _, batches)) = self.appends.frames.front() {

@@ -161,6 +161,7 @@ impl Node {
             Effect::Log { text, .. } => self.log.push(text),
             Effect::Fatal { text } => panic!("fatal: {text}"),
             Effect::Ready | Effect::Stopped => {}
+            Effect::ToPeer { .. } | Effect::ToMember { .. } => panic!("a single node speaks to others"),
         }
     }
 

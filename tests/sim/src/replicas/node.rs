@@ -249,7 +249,7 @@ impl Running {
         let mut produced = Produced::NoRoom;
         self.act(now, |host, turn| produced = host.produce(records, -1, turn));
         match produced {
-            Produced::Waits { base_offset, last_offset, leader_epoch } => {
+            Produced::Waits { base_offset, last_offset, leader_epoch, .. } => {
                 let (base_offset, epoch) = (base_offset.0, leader_epoch);
                 self.waiting.push(Waiting { client, sequence, base_offset, last_offset, epoch });
                 true

@@ -17,6 +17,9 @@ pub fn describe(event: &Event) -> String {
             Err(error) => format!("disk {} {}", done.ticket.0, error.text),
         },
         Event::FromShard { from, .. } => format!("from shard {}", from.0),
+        Event::PeerFrame { from, bytes } => format!("peer {from} {} {:08x}", bytes.len(), crc32c(bytes)),
+        Event::PeerGone { peer } => format!("peer {peer} gone"),
+        Event::MemberFrame { bytes } => format!("member {} {:08x}", bytes.len(), crc32c(bytes)),
         Event::Tick => "tick".to_string(),
         Event::Stop => "stop".to_string(),
     }

@@ -1,0 +1,186 @@
+//! A shard's part in a cluster: its lease, the replicas it hosts, and on shard 0 the node's member of the quorum. None of it
+//! exists on a single node. Rules L…, R… : ARCHITECTURE.md, "Replication" and "The seam of the cluster".
+
+mod append;
+mod control;
+mod hosts;
+mod member;
+mod peers;
+mod sabotage;
+mod start;
+mod sync;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pelton_cluster::image::LeaderChange;
+use pelton_cluster::lease::LeaseConfig;
+use pelton_cluster::record::NodeRegistration;
+use pelton_log::PartitionSlot;
+use pelton_model::{ClusterId, NodeEpoch, NodeId, PartitionKey, Replica, ReplicaEpoch};
+use pelton_replica::effect::Settings;
+use pelton_replica::lease::Lease;
+
+pub use hosts::ReplicaReport;
+pub use sabotage::Sabotage;
+
+use crate::partitions::Hosted;
+use crate::replica_host::HostEffect;
+use member::MemberSeat;
+
+/// The listener of a node's registration that clients use; its port is that of shard 0.
+pub const CLIENT_ENDPOINT: &str = "client";
+
+/// What every shard of a cluster's node knows of the cluster at start.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// The nodes that decide when the cluster is new, and that a node asks for the controller: the same list on all.
+    pub voters: Vec<NodeId>,
+    /// What this node registers as; its epoch is 0, and it is fenced.
+    pub registration: NodeRegistration,
+    /// Leases, the same on all nodes.
+    pub lease: LeaseConfig,
+    /// A tick of the quorum, milliseconds.
+    pub tick_ms: u64,
+    /// What replicas go by; each topic has its own `min.insync.replicas`, durability and policy.
+    pub replicas: Settings,
+    /// A fault on purpose.
+    #[cfg(feature = "sabotage")]
+    pub sabotage: Option<Sabotage>,
+}
+
+/// A cluster's id as the number that frames between nodes carry (FNV-1a).
+pub fn cluster_number(id: &ClusterId) -> u64 {
+    id.0.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The cluster as one shard sees it.
+pub(crate) struct Cluster {
+    /// This shard's place.
+    me: Replica,
+    settings: Settings,
+    /// Shard 0's: the node's member of the quorum.
+    seat: Option<Box<MemberSeat>>,
+    lease: Lease,
+    /// The lease's end has yet to be noticed, nanoseconds.
+    lapse_ns: Option<u64>,
+    /// Changes of leaders up to here are released (rule L7).
+    released: u64,
+    /// The life the node is registered in.
+    node_epoch: Option<NodeEpoch>,
+    /// The life this shard's replicas are in, once the metadata know of it.
+    life: Option<ReplicaEpoch>,
+    /// It has been in a life: replicas are open.
+    live: bool,
+    /// Partitions whose last leader may still use its leadership until the change of this index is released.
+    waits: BTreeMap<PartitionKey, u64>,
+    /// The same for all partitions the image began with.
+    wait_floor: u64,
+    by_key: BTreeMap<PartitionKey, PartitionSlot>,
+    deadlines: BTreeSet<(u64, PartitionSlot)>,
+    /// What a host wants done; empty between events.
+    effects: Vec<HostEffect>,
+    /// What appends of this turn want done.
+    later: Vec<(PartitionSlot, PartitionKey, HostEffect)>,
+    /// Partitions whose producers may be answered at the end of the turn.
+    to_settle: BTreeSet<PartitionSlot>,
+    /// Hosts that read their log for followers at the end of the turn.
+    to_feed: BTreeSet<PartitionSlot>,
+    /// Hosts with Appends that wait for room in the log.
+    starved: BTreeSet<PartitionSlot>,
+    /// Hosts that wait for such a read.
+    reading: BTreeSet<PartitionSlot>,
+    #[cfg(feature = "sabotage")]
+    sabotage: Option<Sabotage>,
+}
+
+impl Cluster {
+    fn new(me: Replica, config: &ClusterConfig, seat: Option<MemberSeat>) -> Cluster {
+        Cluster {
+            me,
+            settings: config.replicas,
+            seat: seat.map(Box::new),
+            lease: Lease::NONE,
+            lapse_ns: None,
+            released: 0,
+            node_epoch: None,
+            life: None,
+            live: false,
+            waits: BTreeMap::new(),
+            wait_floor: 0,
+            by_key: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            effects: Vec::new(),
+            later: Vec::new(),
+            to_settle: BTreeSet::new(),
+            to_feed: BTreeSet::new(),
+            starved: BTreeSet::new(),
+            reading: BTreeSet::new(),
+            #[cfg(feature = "sabotage")]
+            sabotage: config.sabotage,
+        }
+    }
+
+    /// What a checkpoint of this shard keeps of the metadata.
+    pub(crate) fn checkpoint(&self) -> Vec<u8> {
+        self.seat.as_ref().map_or_else(Vec::new, |seat| seat.checkpoint())
+    }
+
+    /// When something is due, nanoseconds.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        let host = self.deadlines.first().map(|(due, _)| *due);
+        let seat = self.seat.as_ref().and_then(|seat| seat.deadline());
+        [host, seat, self.lapse_ns].into_iter().flatten().min()
+    }
+
+    /// The shard's lease.
+    pub(crate) fn lease(&self) -> Lease {
+        if self.sabotaged(Sabotage::ForgetLease) { Lease::UNLIMITED } else { self.lease }
+    }
+
+    /// Nobody uses an earlier leadership of the partition any more (rules L6, L7).
+    fn is_released(&self, key: PartitionKey) -> bool {
+        self.wait_floor <= self.released && self.waits.get(&key).is_none_or(|index| *index <= self.released)
+    }
+
+    /// Leaders have changed by the entry of this index.
+    fn note_leaders(&mut self, index: u64, changes: &[LeaderChange]) {
+        let unreleased = changes.iter().filter(|change| !change.released);
+        self.waits.extend(unreleased.map(|change| (change.key, index)));
+    }
+
+    /// A host has had an event: what it waits for is noted.
+    fn note(&mut self, slot: PartitionSlot, hosted: &mut Hosted) {
+        let due = hosted.host.deadline_ns();
+        if due != hosted.deadline_ns {
+            if let Some(old) = hosted.deadline_ns {
+                self.deadlines.remove(&(old, slot));
+            }
+            self.deadlines.extend(due.map(|due| (due, slot)));
+            hosted.deadline_ns = due;
+        }
+        if hosted.host.wants_end_turn() {
+            self.to_feed.insert(slot);
+        }
+        match hosted.host.wants_room() {
+            true => self.starved.insert(slot),
+            false => self.starved.remove(&slot),
+        };
+        match hosted.host.is_reading() {
+            true => self.reading.insert(slot),
+            false => self.reading.remove(&slot),
+        };
+    }
+
+    /// A host is gone.
+    fn forget(&mut self, slot: PartitionSlot, hosted: &Hosted) {
+        self.by_key.remove(&hosted.key);
+        if let Some(due) = hosted.deadline_ns {
+            self.deadlines.remove(&(due, slot));
+        }
+        self.to_settle.remove(&slot);
+        self.to_feed.remove(&slot);
+        self.starved.remove(&slot);
+        self.reading.remove(&slot);
+    }
+}

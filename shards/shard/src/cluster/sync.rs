@@ -1,0 +1,247 @@
+//! Brings the replicas of a shard in line with the metadata: opens those that belong here, hands each its state, drops the
+//! log of one only when the metadata say in so many words that it has gone elsewhere.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pelton_cluster::image::{MetadataImage, Touched};
+use pelton_log::PartitionSlot;
+use pelton_model::{IsrMember, Now, PartitionKey, PartitionState, TopicConfig, TopicId};
+use pelton_replica::effect::Settings;
+use pelton_replica::partition::RoleKind;
+use pelton_wire::error_code::ErrorCode;
+
+use super::Sabotage;
+use crate::Shard;
+use crate::effect::Effect;
+use crate::message::ShardMessage;
+use crate::partitions::{Hosted, Route, TopicRoute};
+use crate::replica_host::ReplicaHost;
+
+fn settings_of(base: Settings, config: &TopicConfig) -> Settings {
+    Settings {
+        min_insync_replicas: config.min_insync_replicas,
+        flush_every_append: config.flush_every_append(),
+        compacted: config.compacted,
+        ..base
+    }
+}
+
+impl Shard {
+    /// What an entry has changed, before the topics follow.
+    pub(crate) fn note_changes(&mut self, now: Now, index: u64, touched: &Touched, out: &mut Vec<Effect>) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.note_leaders(index, &touched.leaders);
+        if touched.nodes.contains(&cluster.me.node) {
+            self.look_at_life(now, out);
+        }
+    }
+
+    /// The image is another one, not by entries.
+    pub(crate) fn replace_image(&mut self, now: Now, image: MetadataImage, out: &mut Vec<Effect>) {
+        let gone: Vec<TopicId> =
+            self.partitions.topic_ids().into_iter().filter(|id| image.topic_by_id(*id).is_none()).collect();
+        self.image = image;
+        self.installed = true;
+        if let Some(cluster) = &mut self.cluster {
+            cluster.wait_floor = self.image.applied_offset();
+            cluster.waits.clear();
+        }
+        for id in gone {
+            self.sync_topic(now, id, out);
+        }
+        self.look_at_life(now, out);
+        self.sync_all(now, out);
+        let offset = self.image.applied_offset();
+        if self.id != crate::control::CONTROLLER {
+            let message = ShardMessage::MetadataApplied { offset };
+            out.push(Effect::ToShard { to: crate::control::CONTROLLER, message });
+        }
+    }
+
+    fn sync_all(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let ids: Vec<TopicId> = self.image.topics().map(|topic| topic.id).collect();
+        for id in ids {
+            self.sync_topic(now, id, out);
+        }
+    }
+
+    /// The life of the replicas here may be another one.
+    pub(super) fn look_at_life(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let told = cluster.node_epoch;
+        let life = self.image.replica_epoch(cluster.me).filter(|life| Some(life.node_epoch) == told);
+        if life == cluster.life {
+            return;
+        }
+        cluster.life = life;
+        if !cluster.live {
+            return;
+        }
+        // What the old life was given does not count for a new one; without any, nobody has elected this replica.
+        let (me, base) =
+            (IsrMember { replica: cluster.me, epoch: life.unwrap_or_default() }, cluster.settings);
+        for slot in self.partitions.hosted_slots() {
+            let Shard { cluster: Some(cluster), partitions, storage, .. } = self else { return };
+            let Some(hosted) = partitions.hosted_mut(slot) else { continue };
+            let settings = settings_of(base, &hosted.config);
+            hosted.host.live_anew(me, settings, storage);
+            cluster.note(slot, hosted);
+            self.resign(now, slot, "the node is registered anew", out);
+        }
+        self.sync_all(now, out);
+    }
+
+    /// Opens the replicas once this process is registered, and follows the metadata up to there: whatever a former life of
+    /// it has seen lies before. Only now may logs that no metadata name be dropped.
+    pub(crate) fn goes_live(&mut self, now: Now, out: &mut Vec<Effect>) -> bool {
+        let Some(cluster) = &mut self.cluster else { return true };
+        if cluster.life.is_none() {
+            if cluster.sabotaged(Sabotage::DropUnnamed) {
+                self.drop_unnamed(now, out);
+            }
+            return false;
+        }
+        cluster.live = true;
+        self.sync_all(now, out);
+        self.drop_unnamed(now, out);
+        self.recovered.clear();
+        true
+    }
+
+    fn drop_unnamed(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let Some(me) = self.cluster.as_ref().map(|cluster| cluster.me) else { return };
+        let image = &self.image;
+        let here = |key| image.partition(key).is_some_and(|partition| partition.replicas.contains(&me));
+        let dropped = self.storage.retain(now, here);
+        if dropped > 0 {
+            self.say(out, &format!("{dropped} replicas that are not the cluster's are removed from disk"));
+        }
+    }
+
+    /// Brings one topic in line.
+    pub(crate) fn sync_hosted_topic(&mut self, now: Now, id: TopicId, out: &mut Vec<Effect>) {
+        let Some(topic) = self.image.topic_by_id(id) else { return };
+        let Some(me) = self.cluster.as_ref().map(|cluster| cluster.me) else { return };
+        let config = self.image.topic_config(&self.config, &topic.name);
+        let name: Arc<str> = Arc::from(&topic.name[..]);
+        let states: Vec<PartitionState> =
+            topic.partitions.iter().map(|partition| partition.state()).collect();
+        let mut partitions = Vec::with_capacity(states.len());
+        for (index, state) in states.iter().enumerate() {
+            let key = PartitionKey { topic_id: id, partition: index as i32 };
+            let slot = self.hosted_slot(key);
+            let slot = match (state.replicas.contains(&me), slot) {
+                (true, Some(slot)) => {
+                    self.configure_host(slot, &config);
+                    Some(slot)
+                }
+                (true, None) => self.open_host(now, key, &config),
+                (false, Some(slot)) => {
+                    self.close_host(now, slot, out);
+                    self.storage.remove_partition(now, slot);
+                    None
+                }
+                (false, None) => None,
+            };
+            partitions.push(match (state.leader, slot) {
+                (Some(leader), Some(slot)) if leader == me => Route::Local(slot),
+                (Some(leader), _) if leader == me => Route::Leaderless,
+                (Some(leader), _) if leader.node == me.node => Route::Foreign(leader.shard),
+                (Some(_), _) => Route::Away,
+                (None, _) => Route::Leaderless,
+            });
+        }
+        // The routes first: whoever is told to look elsewhere by what follows finds them.
+        self.partitions.set_topic(TopicRoute { id, name, partitions });
+        for (index, state) in states.iter().enumerate() {
+            let key = PartitionKey { topic_id: id, partition: index as i32 };
+            let Some(slot) = self.hosted_slot(key) else { continue };
+            let released = self.cluster.as_ref().is_some_and(|cluster| cluster.is_released(key));
+            self.with_host(now, slot, out, |host, turn| host.handle_metadata(state, released, turn));
+            self.settle_later(slot);
+        }
+        self.sync_seats(now, id, out);
+    }
+
+    fn configure_host(&mut self, slot: PartitionSlot, config: &TopicConfig) {
+        let Shard { cluster: Some(cluster), partitions, storage, .. } = self else { return };
+        let Some(hosted) = partitions.hosted_mut(slot).filter(|hosted| hosted.config != *config) else {
+            return;
+        };
+        storage.set_config(slot, config);
+        hosted.host.set_settings(settings_of(cluster.settings, config));
+        hosted.config = config.clone();
+    }
+
+    fn open_host(&mut self, now: Now, key: PartitionKey, config: &TopicConfig) -> Option<PartitionSlot> {
+        let Shard { cluster: Some(cluster), partitions, storage, recovered, .. } = self else { return None };
+        let epoch = cluster.life.filter(|_| cluster.live)?;
+        let slot = storage.open_partition(key, config);
+        let me = IsrMember { replica: cluster.me, epoch };
+        let settings = settings_of(cluster.settings, config);
+        let found = recovered.remove(&key);
+        let host = ReplicaHost::open(key, slot, me, settings, found.as_ref(), now, storage);
+        let mut hosted = Hosted { key, host, config: config.clone(), deadline_ns: None };
+        cluster.by_key.insert(key, slot);
+        cluster.note(slot, &mut hosted);
+        partitions.insert_hosted(slot, hosted);
+        Some(slot)
+    }
+
+    /// A replica is none of this shard's any more, or not in this life; its log stays.
+    fn close_host(&mut self, now: Now, slot: PartitionSlot, out: &mut Vec<Effect>) {
+        let Some(hosted) = self.partitions.remove_hosted(slot) else { return };
+        if let Some(cluster) = &mut self.cluster {
+            cluster.forget(slot, &hosted);
+        }
+        self.resign(now, slot, "the partition has moved to another broker", out);
+    }
+
+    /// Nothing of the partition is answered here any more: whoever waits is told to look elsewhere.
+    pub(super) fn resign(&mut self, now: Now, slot: PartitionSlot, why: &str, out: &mut Vec<Effect>) {
+        let mut done = Vec::new();
+        self.acks.fail(slot, ErrorCode::NotLeaderOrFollower, why, &mut done);
+        self.finish_produces(&mut done, out);
+        if !self.sabotaged(Sabotage::KeepSeat) {
+            self.close_seat_of(now, slot, out);
+        }
+        self.wake_fetches(now, slot, out);
+    }
+
+    /// The topic is gone: so are its replicas and their logs.
+    pub(crate) fn drop_hosts_of(&mut self, now: Now, id: TopicId, out: &mut Vec<Effect>) {
+        let Some(cluster) = &self.cluster else { return };
+        let first = PartitionKey { topic_id: id, partition: 0 };
+        let last = PartitionKey { topic_id: id, partition: i32::MAX };
+        let slots: Vec<PartitionSlot> = cluster.by_key.range(first..=last).map(|(_, slot)| *slot).collect();
+        for slot in slots {
+            let mut done = Vec::new();
+            self.acks.fail(slot, ErrorCode::UnknownTopicOrPartition, "the topic was deleted", &mut done);
+            self.finish_produces(&mut done, out);
+            self.close_host(now, slot, out);
+            self.storage.remove_partition(now, slot);
+        }
+    }
+
+    /// The epoch in which the replica leads, as far as group coordinators are concerned; none if it does not.
+    pub(crate) fn hosted_leadership(&self, slot: PartitionSlot) -> Option<pelton_model::LeaderEpoch> {
+        let state = self.partitions.hosted(slot)?.host.state();
+        if self.sabotaged(Sabotage::KeepSeat) {
+            let leads = !matches!(state.role(), RoleKind::Idle | RoleKind::Joining | RoleKind::Following);
+            return leads.then_some(pelton_model::LeaderEpoch(0));
+        }
+        match state.role() {
+            RoleKind::Activating | RoleKind::Active | RoleKind::Draining => Some(state.leader_epoch()),
+            _ => None,
+        }
+    }
+
+    /// A whole image of shard 0's.
+    pub(crate) fn take_snapshot(&mut self, now: Now, snapshot: &Bytes, out: &mut Vec<Effect>) {
+        match MetadataImage::from_snapshot(snapshot) {
+            Ok(image) => self.replace_image(now, image, out),
+            Err(error) => out.push(Effect::Fatal { text: format!("metadata snapshot of shard 0: {error}") }),
+        }
+    }
+}

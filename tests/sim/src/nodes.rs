@@ -1,0 +1,267 @@
+//! Three nodes of a cluster under simulation: whole shards as they are served, on virtual disks that lose and tear, behind a
+//! network that delays, loses, doubles and cuts; clients over Kafka's protocol that look for leaders and coordinators
+//! themselves. Nodes are killed, lose power, stop cleanly and come back. Then everything must come right, and every log is
+//! read from every node that can lead it.
+
+mod client;
+mod fault;
+mod network;
+mod node;
+mod register;
+mod scenario;
+mod serve;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use pelton_log::disk::DiskDone;
+use pelton_model::{ConnectionId, NodeId, Now, Prng, Replica, ShardId};
+use pelton_shard::Event;
+use pelton_wire::crc::crc32c;
+
+use crate::oracle::Oracle;
+use crate::seeds;
+use client::Client;
+pub use fault::Fault;
+use network::Network;
+use node::Node;
+pub use scenario::run;
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+/// Wall clock at virtual time 0.
+const EPOCH_MS: i64 = 1_700_000_000_000;
+/// Nodes of the cluster.
+const NODES: usize = 3;
+
+/// Where a shard is: node and shard.
+type Place = (usize, u16);
+
+enum What {
+    Event(Place, u64, Event),
+    /// Between nodes: of whatever life its receiver is in by then.
+    Frame(Place, Event),
+    Disk(usize, u64, u64),
+    Tick(Place, u64),
+    ToBroker(u64),
+    ToClient(u64, Bytes),
+    Client(usize, u64),
+    Start(usize),
+    Fault,
+}
+
+/// What a run did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Checksum over everything that happened.
+    pub trace: u32,
+    /// Things that happened.
+    pub steps: u64,
+    /// Lives of nodes that ended.
+    pub ends: u64,
+    /// Records acknowledged.
+    pub acknowledged: u64,
+    /// Records read.
+    pub read: u64,
+    /// Offsets committed.
+    pub commits: u64,
+    /// Times a client was told to look for another leader.
+    pub moved: u64,
+}
+
+impl seeds::Summary for Summary {
+    fn add(&mut self, other: &Self) {
+        self.trace ^= other.trace;
+        self.steps += other.steps;
+        self.ends += other.ends;
+        self.acknowledged += other.acknowledged;
+        self.read += other.read;
+        self.commits += other.commits;
+        self.moved += other.moved;
+    }
+}
+
+/// What must be true.
+#[derive(Default)]
+pub struct Judges {
+    /// Of records.
+    pub records: Oracle,
+    /// Behind the last record of each partition that was acknowledged by all.
+    pub acknowledged: BTreeMap<(&'static str, i32), i64>,
+    /// Offsets committed and acknowledged.
+    pub commits: u64,
+    /// Times a client was told to look for another leader.
+    pub moved: u64,
+}
+
+impl Judges {
+    /// What every later answer about the end of a partition must reach.
+    pub fn end(&self, topic: &'static str, partition: i32) -> i64 {
+        self.acknowledged.get(&(topic, partition)).copied().unwrap_or(0)
+    }
+}
+
+/// The simulation.
+pub struct World {
+    prng: Prng,
+    now_ns: u64,
+    order: u64,
+    queue: BTreeMap<(u64, u64), What>,
+    nodes: Vec<Node>,
+    network: Network,
+    connections: BTreeMap<u64, serve::Connection>,
+    next_connection: u64,
+    clients: Vec<Client>,
+    judges: Judges,
+    faults: bool,
+    /// The power may go.
+    powercuts: bool,
+    trace_text: bool,
+    failure: Option<String>,
+    summary: Summary,
+}
+
+impl World {
+    /// Nodes that have never run.
+    fn new(seed: u64, trace_text: bool, fault: Option<Fault>) -> World {
+        let mut prng = Prng::new(seed);
+        let nodes = node::cluster(&mut prng, fault);
+        let network = Network::new(&mut prng);
+        World {
+            prng,
+            now_ns: 0,
+            order: 0,
+            queue: BTreeMap::new(),
+            nodes,
+            network,
+            connections: BTreeMap::new(),
+            next_connection: 1,
+            clients: Vec::new(),
+            judges: Judges::default(),
+            faults: false,
+            powercuts: false,
+            trace_text,
+            failure: None,
+            summary: Summary::default(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic_ns: self.now_ns + 1, wall_ms: EPOCH_MS + (self.now_ns / MS) as i64 }
+    }
+
+    fn at(&mut self, delay_ns: u64, what: What) {
+        self.order += 1;
+        self.queue.insert((self.now_ns + delay_ns, self.order), what);
+    }
+
+    fn trace(&mut self, text: &str) {
+        let mut bytes = self.summary.trace.to_le_bytes().to_vec();
+        bytes.extend_from_slice(text.as_bytes());
+        self.summary.trace = crc32c(&bytes);
+        if self.trace_text {
+            println!("{:>10} {text}", self.now_ns / 1000);
+        }
+    }
+
+    /// Lets things happen until `done`; at most so long, and so many.
+    fn run_until(
+        &mut self,
+        what: &str,
+        limit_ns: u64,
+        steps_max: u64,
+        done: impl Fn(&World) -> bool,
+    ) -> Result<(), String> {
+        let (until, last_step) = (self.now_ns + limit_ns, self.summary.steps + steps_max);
+        while !done(self) {
+            if self.now_ns > until || self.summary.steps > last_step {
+                let (seconds, steps) = (limit_ns / SECOND, self.summary.steps + steps_max - last_step);
+                return Err(format!(
+                    "{what}: not within {seconds} s and {steps} steps; {}",
+                    self.state_text()
+                ));
+            }
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// Lets so much time pass.
+    fn pass(&mut self, duration_ns: u64, steps_max: u64) -> Result<(), String> {
+        let until = self.now_ns + duration_ns;
+        self.run_until("time", duration_ns + SECOND, steps_max, |world| world.now_ns >= until)
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        let Some(((at, _), what)) = self.queue.pop_first() else {
+            return Err("nothing happens any more".to_string());
+        };
+        self.now_ns = at;
+        self.summary.steps += 1;
+        match what {
+            What::Event(place, life, event) if self.nodes[place.0].life == life => self.event(place, event),
+            What::Event(..) => {}
+            What::Frame(place, event) => self.event(place, event),
+            What::Disk(node, life, number) if self.nodes[node].life == life => self.disk_done(node, number),
+            What::Disk(..) => {}
+            What::Tick(place, life) => {
+                let node = &mut self.nodes[place.0];
+                let tick = &mut node.ticks[usize::from(place.1)];
+                // One that was overtaken by an earlier deadline is none.
+                if node.life == life && tick.is_some_and(|due| due <= at) {
+                    *tick = None;
+                    self.event(place, Event::Tick);
+                }
+            }
+            What::ToBroker(id) => self.deliver(id),
+            What::ToClient(id, bytes) => self.carry_to_client(id, &bytes)?,
+            What::Client(index, turn) if self.clients[index].turn == turn => self.client_acts(index)?,
+            What::Client(..) => {}
+            What::Start(node) => self.start(node)?,
+            What::Fault => self.fault()?,
+        }
+        match self.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    fn disk_done(&mut self, node: usize, number: u64) {
+        let Node { disk, in_flight, .. } = &mut self.nodes[node];
+        let Some(operation) = in_flight.remove(&number) else { return };
+        let result = disk.complete(&mut self.prng, &operation);
+        let event = Event::Disk(DiskDone { ticket: operation.ticket, result });
+        self.event((node, operation.shard), event);
+    }
+
+    /// What is known of each node, for an error.
+    fn state_text(&self) -> String {
+        let nodes = self.nodes.iter().enumerate().map(|(id, node)| {
+            let (ready, shards) = (node.ready, node.shards.len());
+            format!("node {id} life {} {ready} of {shards} shards ready", node.life)
+        });
+        let clients = self.clients.iter().filter(|client| !client.is_done()).map(|client| client.text());
+        let replicas = self.nodes.iter().enumerate().flat_map(|(id, node)| {
+            let reports = node.shards.iter().flatten().flat_map(|shard| shard.replicas());
+            reports.map(move |it| {
+                let (high_watermark, end) = (it.high_watermark.0, it.log_end_offset.0);
+                let (role, epoch, isr) = (it.role, it.leader_epoch.0, it.isr_size);
+                format!("\n  {} on {id}: {role:?} {epoch}, {high_watermark} of {end}, {isr} in sync", it.key)
+            })
+        });
+        nodes.chain(clients).chain(replicas).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The node that a frame is for.
+fn node_of(node: NodeId) -> usize {
+    node.0 as usize - 1
+}
+
+fn replica(place: Place) -> Replica {
+    Replica { node: NodeId(place.0 as i32 + 1), shard: ShardId(place.1) }
+}
+
+fn connection(id: u64) -> ConnectionId {
+    ConnectionId(id)
+}

@@ -1,0 +1,464 @@
+//! Clients: one request at a time, over one connection at a time, to whoever they believe leads; told otherwise they look for
+//! the leader in the metadata of any node, as Kafka's clients do.
+
+use bytes::{Bytes, BytesMut};
+use pelton_model::Prng;
+use pelton_wire::api_key::ApiKey;
+use pelton_wire::compression::Codec;
+use pelton_wire::messages::{self as m, KafkaString, decode_response, encode_request};
+use pelton_wire::records::BatchBuilder;
+
+use super::node::place_of_port;
+use super::register::Register;
+use super::{Judges, MS, NODES, Place, What, World};
+use crate::client::{fetch_body, next_frame, offset_body, payload};
+
+/// Longest time a client waits for an answer before it hangs up.
+const PATIENCE_MS: i64 = 10_000;
+
+/// What a client does.
+pub enum Task {
+    /// Sends batches to one partition, each until it is acknowledged.
+    Produce {
+        partition: i32,
+        goal: u64,
+        acks: i16,
+        done: u64,
+        records: i32,
+        size_bytes: usize,
+        base_sequence: i32,
+    },
+    /// Reads one partition from `next` on, in the end up to `goal` records.
+    Read { partition: i32, next: i64, goal: u64, found: u64 },
+    /// Asks so often for the end of a partition, which must not be before what was acknowledged when it asked (I14): the
+    /// answer of a leader that has been replaced would be.
+    Latest { partition: i32, goal: u64, answers: u64, least: i64 },
+    /// Commits and reads an offset of a group.
+    Group(Register),
+    /// Wants this topic.
+    Create { configs: Vec<(&'static str, String)>, partitions: i32, created: bool },
+}
+
+enum Asked {
+    Metadata,
+    Task,
+}
+
+/// A client.
+pub struct Client {
+    pub id: u32,
+    pub topic: &'static str,
+    pub task: Task,
+    /// Whom it believes to lead.
+    pub leader: Option<Place>,
+    connection: Option<(u64, Place)>,
+    asked: Option<(Asked, i16, i32, i64)>,
+    /// Names when it acts next.
+    pub turn: u64,
+    correlation_id: i32,
+    inbound: BytesMut,
+    /// What it was told last, for an error.
+    pub last: String,
+}
+
+/// What comes next for a client.
+pub enum Next {
+    /// It goes on.
+    On,
+    /// Whoever it asked is not the one to ask.
+    Moved,
+    /// It tries again after a while.
+    Again,
+}
+
+impl Client {
+    pub fn new(id: u32, topic: &'static str, task: Task) -> Client {
+        Client {
+            id,
+            topic,
+            task,
+            leader: None,
+            connection: None,
+            asked: None,
+            turn: 0,
+            correlation_id: 0,
+            inbound: BytesMut::new(),
+            last: String::new(),
+        }
+    }
+
+    /// True when it has done what it set out to do.
+    pub fn is_done(&self) -> bool {
+        match &self.task {
+            Task::Produce { goal, done, .. } => done >= goal,
+            Task::Read { goal, found, .. } => found >= goal,
+            Task::Latest { goal, answers, .. } => answers >= goal,
+            Task::Group(register) => register.is_done(),
+            Task::Create { created, .. } => *created,
+        }
+    }
+
+    /// For an error.
+    pub fn text(&self) -> String {
+        let what = match &self.task {
+            Task::Produce { partition, goal, done, .. } => {
+                format!("produced {done} of {goal} to {partition}")
+            }
+            Task::Read { partition, goal, found, next } => {
+                format!("read {found} of {goal} of {partition}, next {next}")
+            }
+            Task::Latest { partition, goal, answers, .. } => {
+                format!("asked {answers} of {goal} of {partition}")
+            }
+            Task::Group(register) => register.text(),
+            Task::Create { .. } => "wants its topic".to_string(),
+        };
+        format!("client {} of {} {what}, leader {:?}, last: {}", self.id, self.topic, self.leader, self.last)
+    }
+
+    pub fn disconnected(&mut self, id: u64) {
+        if self.connection.is_some_and(|(own, _)| own == id) {
+            self.connection = None;
+            self.asked = None;
+            self.leader = None;
+            self.last = "disconnected".to_string();
+        }
+    }
+
+    /// The next request: which, version, and its frame.
+    fn next(&mut self, prng: &mut Prng, now_ms: i64, judges: &mut Judges) -> (Asked, i16, Vec<u8>) {
+        self.correlation_id += 1;
+        let id = self.correlation_id;
+        if self.leader.is_none() {
+            if let Task::Group(register) = &mut self.task {
+                let (version, frame) = register.find(id);
+                return (Asked::Metadata, version, frame);
+            }
+            let topics = vec![m::MetadataRequestTopic {
+                name: Some(KafkaString::from_static(self.topic)),
+                ..Default::default()
+            }];
+            let body = m::MetadataRequestData {
+                topics: Some(topics),
+                allow_auto_topic_creation: false,
+                ..Default::default()
+            };
+            return (Asked::Metadata, 9, encoded(ApiKey::Metadata, 9, id, &body));
+        }
+        match &mut self.task {
+            Task::Produce { partition, acks, done, records, size_bytes, base_sequence, .. } => {
+                if *records == 0 {
+                    *records = 1 + prng.below(3) as i32;
+                    *size_bytes = if prng.one_in(6) { prng.below(9_000) } else { prng.below(300) } as usize;
+                }
+                judges.records.sent(self.id, *done, *records, self.topic, *partition, now_ms);
+                let mut builder =
+                    BatchBuilder::new(Codec::None).producer(1000 + i64::from(self.id), 0, *base_sequence);
+                for index in 0..*records {
+                    let value = vec![*done as u8; *size_bytes];
+                    builder.add(now_ms, Some(&payload(self.id, *done, index)), Some(&value), &[]);
+                }
+                let records = Bytes::from(builder.build().expect("a batch we build"));
+                let body = m::ProduceRequestData {
+                    acks: *acks,
+                    timeout_ms: 2_000,
+                    topic_data: vec![m::produce_request::TopicProduceData {
+                        name: KafkaString::from_static(self.topic),
+                        partition_data: vec![m::produce_request::PartitionProduceData {
+                            index: *partition,
+                            records: Some(records),
+                            ..Default::default()
+                        }],
+                        ..Default::default()
+                    }],
+                    ..Default::default()
+                };
+                (Asked::Task, 9, encoded(ApiKey::Produce, 9, id, &body))
+            }
+            Task::Read { partition, next, .. } => {
+                let body = fetch_body(self.topic, *partition, *next, prng);
+                (Asked::Task, 11, encoded(ApiKey::Fetch, 11, id, &body))
+            }
+            Task::Latest { partition, least, .. } => {
+                *least = judges.end(self.topic, *partition);
+                let body = offset_body(self.topic, *partition, -1);
+                (Asked::Task, 5, encoded(ApiKey::ListOffsets, 5, id, &body))
+            }
+            Task::Group(register) => {
+                let (version, frame) = register.next(id);
+                (Asked::Task, version, frame)
+            }
+            Task::Create { configs, partitions, .. } => {
+                let body = create_body(self.topic, configs, *partitions);
+                (Asked::Task, 5, encoded(ApiKey::CreateTopics, 5, id, &body))
+            }
+        }
+    }
+
+    fn answer(&mut self, frame: Bytes, judges: &mut Judges) -> Result<Next, String> {
+        let Some((asked, version, expected, _)) = self.asked.take() else {
+            return Err("an answer nobody asked for".to_string());
+        };
+        let id = i32::from_be_bytes([frame[0], frame[1], frame[2], frame[3]]);
+        if id != expected {
+            return Err(format!("answer {id} instead of {expected}"));
+        }
+        match (asked, &mut self.task) {
+            (Asked::Metadata, Task::Group(register)) => {
+                self.leader = register.found(version, frame)?;
+                Ok(if self.leader.is_some() { Next::On } else { Next::Again })
+            }
+            (Asked::Metadata, _) => self.learn(frame),
+            (Asked::Task, Task::Group(register)) => {
+                let next = register.answered(version, frame, judges);
+                self.last = register.text();
+                next
+            }
+            (Asked::Task, Task::Create { created, .. }) => {
+                let body: m::CreateTopicsResponseData = decoded(ApiKey::CreateTopics, version, frame)?;
+                let code = body.topics.first().map_or(-1, |topic| topic.error_code);
+                self.last = format!("create {code}");
+                match code {
+                    // Done, or done by an earlier request whose answer was lost.
+                    0 | 36 => *created = true,
+                    // Not enough nodes are there yet.
+                    38 => return Ok(Next::Again),
+                    code => return Err(format!("create topic {}: error {code}", self.topic)),
+                }
+                Ok(Next::On)
+            }
+            (Asked::Task, Task::Produce { .. }) => self.produced(version, frame, judges),
+            (Asked::Task, Task::Read { .. }) => self.fetched(version, frame, judges),
+            (Asked::Task, Task::Latest { .. }) => self.told(version, frame),
+        }
+    }
+
+    /// Where the leader is.
+    fn learn(&mut self, frame: Bytes) -> Result<Next, String> {
+        let body: m::MetadataResponseData = decoded(ApiKey::Metadata, 9, frame)?;
+        let wanted = match &self.task {
+            Task::Produce { partition, .. }
+            | Task::Read { partition, .. }
+            | Task::Latest { partition, .. } => *partition,
+            // Any broker takes it.
+            _ => {
+                self.leader = body.brokers.first().map(|broker| place_of_port(broker.port));
+                return Ok(if self.leader.is_some() { Next::On } else { Next::Again });
+            }
+        };
+        let partitions = body.topics.first().map_or(&[][..], |topic| &topic.partitions);
+        let found = partitions.iter().find(|partition| partition.partition_index == wanted);
+        let leader = found.and_then(|partition| {
+            let broker = body.brokers.iter().find(|broker| broker.node_id == partition.leader_id)?;
+            Some(place_of_port(broker.port))
+        });
+        self.last = format!("leader {leader:?}");
+        self.leader = leader;
+        Ok(if leader.is_some() { Next::On } else { Next::Again })
+    }
+
+    fn produced(&mut self, version: i16, frame: Bytes, judges: &mut Judges) -> Result<Next, String> {
+        let Task::Produce { partition, acks, done, records, base_sequence, .. } = &mut self.task else {
+            return Ok(Next::On);
+        };
+        let body: m::ProduceResponseData = decoded(ApiKey::Produce, version, frame)?;
+        let data = body.responses.first().and_then(|topic| topic.partition_responses.first());
+        let data = data.ok_or("a produce answer without its partition")?;
+        self.last = format!("produce {}", data.error_code);
+        match data.error_code {
+            0 => {
+                // acks=1 promises nothing once the leader is gone.
+                if *acks == -1 {
+                    judges.records.acknowledged(self.id, *done, *records, *partition, data.base_offset)?;
+                    let end = judges.acknowledged.entry((self.topic, *partition)).or_default();
+                    *end = data.base_offset.max(*end - i64::from(*records)) + i64::from(*records);
+                }
+                *base_sequence += *records;
+                (*done, *records) = (*done + 1, 0);
+                Ok(Next::On)
+            }
+            // Another leads, none does, or the topic is not known there yet.
+            3 | 5 | 6 => Ok(Next::Moved),
+            // Too slow, too few copies, storage in trouble: the same batch again.
+            7 | 19 | 20 | 56 => Ok(Next::Again),
+            // Batches that only a dead leader had acknowledged are gone.
+            45 if *acks == 1 => {
+                *done = u64::MAX;
+                Ok(Next::On)
+            }
+            code => Err(format!("client {} batch {done}: produce error {code}", self.id)),
+        }
+    }
+
+    fn told(&mut self, version: i16, frame: Bytes) -> Result<Next, String> {
+        let Task::Latest { partition, answers, least, .. } = &mut self.task else { return Ok(Next::On) };
+        let body: m::ListOffsetsResponseData = decoded(ApiKey::ListOffsets, version, frame)?;
+        let data = body.topics.first().and_then(|topic| topic.partitions.first());
+        let data = data.ok_or("a ListOffsets answer without its partition")?;
+        self.last = format!("latest {} error {}", data.offset, data.error_code);
+        match data.error_code {
+            0 if data.offset < *least => Err(format!(
+                "I14: {}-{partition} is said to end at {}, but had acknowledged records up to {least}",
+                self.topic, data.offset
+            )),
+            0 => {
+                *answers += 1;
+                Ok(Next::On)
+            }
+            3 | 5 | 6 => Ok(Next::Moved),
+            56 | 78 => Ok(Next::Again),
+            code => Err(format!("ListOffsets error {code}")),
+        }
+    }
+
+    fn fetched(&mut self, version: i16, frame: Bytes, judges: &mut Judges) -> Result<Next, String> {
+        let Task::Read { partition, next, found, .. } = &mut self.task else { return Ok(Next::On) };
+        let body: m::FetchResponseData = decoded(ApiKey::Fetch, version, frame)?;
+        let data = body.responses.first().and_then(|topic| topic.partitions.first());
+        let data = data.ok_or("a fetch answer without its partition")?;
+        self.last = format!("fetch {} at {next}, high watermark {}", data.error_code, data.high_watermark);
+        match data.error_code {
+            0 => {
+                let records = data.records.clone().ok_or("a fetch answer with null records")?;
+                let before = *next;
+                *next = judges.records.read(self.topic, *partition, before, data.high_watermark, &records)?;
+                *found += (*next - before) as u64;
+                Ok(Next::On)
+            }
+            3 | 5 | 6 => Ok(Next::Moved),
+            56 | 78 => Ok(Next::Again),
+            code => Err(format!("fetch error {code} at offset {next} of {}-{partition}", self.topic)),
+        }
+    }
+}
+
+/// A topic with a replica on each node.
+fn create_body(
+    topic: &'static str,
+    configs: &[(&'static str, String)],
+    num_partitions: i32,
+) -> m::CreateTopicsRequestData {
+    let config = |(name, value): &(&'static str, String)| m::CreatableTopicConfig {
+        name: KafkaString::from_static(name),
+        value: Some(KafkaString::from(value.clone())),
+        ..Default::default()
+    };
+    m::CreateTopicsRequestData {
+        topics: vec![m::CreatableTopic {
+            name: KafkaString::from_static(topic),
+            num_partitions,
+            replication_factor: NODES as i16,
+            configs: configs.iter().map(config).collect(),
+            ..Default::default()
+        }],
+        timeout_ms: 30_000,
+        ..Default::default()
+    }
+}
+
+/// A request's frame.
+pub fn encoded<T: m::Message>(api_key: ApiKey, version: i16, id: i32, body: &T) -> Vec<u8> {
+    encode_request(api_key, version, id, "sim", body).expect("a request we build").to_vec()
+}
+
+/// An answer's body.
+pub fn decoded<T: m::Message>(api_key: ApiKey, version: i16, frame: Bytes) -> Result<T, String> {
+    let answer = decode_response(api_key, version, frame);
+    answer.map(|(_, body)| body).map_err(|error| format!("{} answer: {error}", api_key.name()))
+}
+
+impl World {
+    /// A client does what comes next: connects, asks, or hangs up on whoever does not answer.
+    pub(super) fn client_acts(&mut self, index: usize) -> Result<(), String> {
+        let now_ms = self.now().wall_ms;
+        let client = &mut self.clients[index];
+        if client.is_done() {
+            if let Some((id, _)) = client.connection.take() {
+                self.hang_up(id);
+            }
+            return Ok(());
+        }
+        if let Some((.., since)) = client.asked {
+            if now_ms - since > PATIENCE_MS {
+                client.asked = None;
+                client.leader = None;
+                client.last = "no answer".to_string();
+                if let Some((id, _)) = client.connection.take() {
+                    self.hang_up(id);
+                }
+            } else {
+                self.wake(index, 500 * MS);
+                return Ok(());
+            }
+        }
+        let client = &self.clients[index];
+        let target = match client.leader {
+            Some(place) => place,
+            None => {
+                let shards = u64::from(self.nodes[0].config.shards);
+                (self.prng.below(NODES as u64) as usize, self.prng.below(shards) as u16)
+            }
+        };
+        if let Some((id, place)) = self.clients[index].connection
+            && place != target
+        {
+            self.clients[index].connection = None;
+            self.hang_up(id);
+        }
+        if self.clients[index].connection.is_none() {
+            self.clients[index].inbound.clear();
+            match self.connect(index, target) {
+                Some(id) => self.clients[index].connection = Some((id, target)),
+                None => {
+                    self.clients[index].leader = None;
+                    let delay = 10 * MS + self.prng.below(100 * MS);
+                    self.wake(index, delay);
+                    return Ok(());
+                }
+            }
+        }
+        let World { clients, prng, judges, .. } = self;
+        let client = &mut clients[index];
+        let (asked, version, frame) = client.next(prng, now_ms, judges);
+        client.asked = Some((asked, version, client.correlation_id, now_ms));
+        if let Some((id, _)) = client.connection {
+            self.request(id, &frame);
+        }
+        self.wake(index, 500 * MS);
+        Ok(())
+    }
+
+    /// A client acts after so long, whatever was planned before.
+    pub(super) fn wake(&mut self, index: usize, delay_ns: u64) {
+        let client = &mut self.clients[index];
+        client.turn += 1;
+        let turn = client.turn;
+        self.at(delay_ns, What::Client(index, turn));
+    }
+
+    pub(super) fn carry_to_client(&mut self, id: u64, bytes: &Bytes) -> Result<(), String> {
+        let Some(state) = self.connections.get(&id) else { return Ok(()) };
+        let index = state.client;
+        self.clients[index].inbound.extend_from_slice(bytes);
+        while let Some(frame) = next_frame(&mut self.clients[index].inbound) {
+            let World { clients, judges, .. } = self;
+            let client = &mut clients[index];
+            let next = client.answer(frame, judges).map_err(|text| format!("{}: {text}", client.text()))?;
+            let delay = match next {
+                Next::On => self.prng.below(4 * MS),
+                Next::Moved => {
+                    client.leader = None;
+                    judges.moved += 1;
+                    MS + self.prng.below(20 * MS)
+                }
+                Next::Again => 10 * MS + self.prng.below(90 * MS),
+            };
+            // Whom it was told to ask may have changed meanwhile.
+            if matches!(next, Next::Again) && self.prng.one_in(3) {
+                self.clients[index].leader = None;
+            }
+            self.wake(index, delay);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,62 @@
+//! The network between nodes: frames come late, twice, or not at all; links are cut, also one way.
+
+use std::collections::BTreeSet;
+
+use pelton_model::Prng;
+
+use super::{MS, NODES};
+
+/// The network.
+pub struct Network {
+    loss_percent: u64,
+    double_percent: u64,
+    delay_ns: u64,
+    cut: BTreeSet<(usize, usize)>,
+}
+
+impl Network {
+    /// Of one run.
+    pub fn new(prng: &mut Prng) -> Network {
+        Network {
+            loss_percent: [0, 0, 2, 10][prng.below(4) as usize],
+            double_percent: [0, 10][prng.below(2) as usize],
+            delay_ns: [MS / 2, 2 * MS, 20 * MS][prng.below(3) as usize],
+            cut: BTreeSet::new(),
+        }
+    }
+
+    /// When the copies of a frame arrive.
+    pub fn copies(&self, from: usize, to: usize, prng: &mut Prng) -> Vec<u64> {
+        if self.cut.contains(&(from, to)) || prng.below(100) < self.loss_percent {
+            return Vec::new();
+        }
+        let count = 1 + usize::from(prng.below(100) < self.double_percent);
+        (0..count).map(|_| 50_000 + prng.below(self.delay_ns)).collect()
+    }
+
+    /// Cuts some links, or mends all.
+    pub fn change(&mut self, prng: &mut Prng) -> String {
+        if !self.cut.is_empty() && prng.one_in(2) {
+            self.cut.clear();
+            return "links mended".to_string();
+        }
+        let one = prng.below(NODES as u64) as usize;
+        let other = (one + 1 + prng.below(NODES as u64 - 1) as usize) % NODES;
+        match prng.below(3) {
+            0 => self.cut.extend([(one, other)]),
+            1 => self.cut.extend([(one, other), (other, one)]),
+            _ => {
+                for other in (0..NODES).filter(|other| *other != one) {
+                    self.cut.extend([(one, other), (other, one)]);
+                }
+            }
+        }
+        format!("links cut {:?}", self.cut)
+    }
+
+    /// No more faults.
+    pub fn heal(&mut self) {
+        (self.loss_percent, self.double_percent) = (0, 0);
+        self.cut.clear();
+    }
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pelton_model::{BrokerConfig, Now, ShardId};
+use pelton_shard::peer::Kind;
 use pelton_shard::{DiskImage, Effect, Event, Shard};
 
 use crate::peers::{PeerNews, PeerOrder};
@@ -31,7 +32,7 @@ pub trait Core: Sized + 'static {
     /// Takes news of other nodes. A machine that knows of none has no plan for peers, and gets none.
     fn handle_peer(&mut self, _now: Now, _news: PeerNews, _out: &mut Vec<Effect>) {}
 
-    /// What it wants of other nodes; asked for after each of the calls above.
+    /// What it wants of other nodes beside the effects that send to them; asked for after each of the calls above.
     fn take_peer_order(&mut self) -> Option<PeerOrder> {
         None
     }
@@ -59,5 +60,16 @@ impl Core for Shard {
 
     fn deadline(&self) -> Option<u64> {
         Shard::deadline(self)
+    }
+
+    fn handle_peer(&mut self, now: Now, news: PeerNews, out: &mut Vec<Effect>) {
+        let event = match news {
+            // Replicas and members ask again by themselves.
+            PeerNews::Up { .. } => return,
+            PeerNews::Frame { from, kind: Kind::Replica, bytes } => Event::PeerFrame { from, bytes },
+            PeerNews::Frame { bytes, .. } => Event::MemberFrame { bytes },
+            PeerNews::Down { peer } => Event::PeerGone { peer },
+        };
+        Shard::handle(self, now, event, out);
     }
 }

@@ -12,10 +12,11 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use io_uring::{opcode, types};
-use pelton_model::{BrokerConfig, ListenerMode, Now, ShardId};
+use pelton_model::{BrokerConfig, ListenerMode, Now, Replica, ShardId};
 use pelton_shard::disk::DiskEffect;
-use pelton_shard::{Effect, Event, LogLevel, ShardMessage};
+use pelton_shard::{Effect, Event, LogLevel, ShardMessage, peer};
 
 use crate::clock;
 use crate::context::Context;
@@ -25,7 +26,7 @@ use crate::listen::Reserved;
 use crate::mailbox::{Command, Mailbox};
 use crate::meter;
 use crate::ops::Op;
-use crate::peers::PeerSide;
+use crate::peers::{PeerOrder, PeerSide};
 use crate::ring::Completion;
 use crate::segments::Segments;
 use crate::send::Way;
@@ -348,8 +349,11 @@ impl<C: Core> Driver<C> {
                 }
                 self.mailbox.send(usize::from(to.0), Parcel::Message(message));
             }
-            // A single node has nobody to send these to.
-            Effect::ToPeer { .. } | Effect::ToMember { .. } => {}
+            Effect::ToPeer { to, parts } => self.send_to_peer(to, peer::Kind::Replica, parts),
+            Effect::ToMember { node, bytes } => {
+                let to = Replica { node, shard: peer::MEMBER_SHARD };
+                self.send_to_peer(to, peer::Kind::Member, vec![bytes]);
+            }
             Effect::Ready => {
                 if !self.state.ready {
                     self.state.ready = true;
@@ -366,6 +370,14 @@ impl<C: Core> Driver<C> {
                 }
             }
             Effect::Fatal { text } => die(context.shard, &text),
+        }
+    }
+
+    /// Dropped on a node alone: it has nobody to send to.
+    fn send_to_peer(&mut self, to: Replica, kind: peer::Kind, parts: Vec<Bytes>) {
+        let now_ns = self.state.now.monotonic_ns;
+        if let Some(peers) = &mut self.peers {
+            peers.order(&mut self.context, &mut self.sockets, now_ns, PeerOrder::Send { to, kind, parts });
         }
     }
 

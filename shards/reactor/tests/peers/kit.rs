@@ -80,7 +80,18 @@ impl Core for Machine {
         match event {
             Event::Tick => {
                 self.next_ns = now.after_ms(2);
-                self.ready.append(&mut self.shared.lock().unwrap().orders);
+                for order in self.shared.lock().unwrap().orders.drain(..) {
+                    match order {
+                        PeerOrder::Send { to, kind: Kind::Replica, parts } => {
+                            out.push(Effect::ToPeer { to, parts });
+                        }
+                        PeerOrder::Send { to, parts, .. } => {
+                            let bytes = parts.concat().into();
+                            out.push(Effect::ToMember { node: to.node, bytes });
+                        }
+                        PeerOrder::Know { .. } => self.ready.push_back(order),
+                    }
+                }
             }
             Event::Stop => out.push(Effect::Stopped),
             other => panic!("no client is connected: {other:?}"),

@@ -9,6 +9,7 @@ mod consumer_member;
 mod disk;
 mod group_oracle;
 mod member;
+mod network;
 mod nodes;
 mod oracle;
 mod owner_oracle;

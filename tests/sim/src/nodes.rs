@@ -5,7 +5,6 @@
 
 mod client;
 mod fault;
-mod network;
 mod node;
 mod register;
 mod scenario;
@@ -19,11 +18,11 @@ use pelton_model::{ConnectionId, NodeId, Now, Prng, Replica, ShardId};
 use pelton_shard::Event;
 use pelton_wire::crc::crc32c;
 
+use crate::network::{NODES, Network};
 use crate::oracle::Oracle;
 use crate::seeds;
 use client::Client;
 pub use fault::Fault;
-use network::Network;
 use node::Node;
 pub use scenario::run;
 
@@ -31,8 +30,6 @@ const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 /// Wall clock at virtual time 0.
 const EPOCH_MS: i64 = 1_700_000_000_000;
-/// Nodes of the cluster.
-const NODES: usize = 3;
 
 /// Where a shard is: node and shard.
 type Place = (usize, u16);
@@ -126,7 +123,7 @@ impl World {
     fn new(seed: u64, trace_text: bool, fault: Option<Fault>) -> World {
         let mut prng = Prng::new(seed);
         let nodes = node::cluster(&mut prng, fault);
-        let network = Network::new(&mut prng);
+        let network = Network::new(&mut prng, &[0, 0, 2, 10], &[MS / 2, 2 * MS, 20 * MS]);
         World {
             prng,
             now_ns: 0,

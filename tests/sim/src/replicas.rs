@@ -6,7 +6,6 @@ mod audit;
 mod client;
 mod fault;
 mod judge;
-mod network;
 mod node;
 mod seat;
 mod setup;
@@ -19,18 +18,16 @@ use pelton_model::Prng;
 use pelton_replica::frame::Frame;
 
 use crate::disk::Crash;
+use crate::network::{NODES, Network};
 use client::Client;
 pub use fault::Fault;
 use judge::Judge;
-use network::Network;
 use node::{Node, Running};
 use seat::{TICK_MS, replica};
 use setup::Setup;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
-/// Nodes, and replicas.
-pub const NODES: usize = 3;
 /// A run that takes more events than this goes round.
 const EVENTS_MAX: u64 = 1_000_000;
 /// Everything must have come right so long after the last fault.
@@ -119,7 +116,7 @@ pub fn run(seed: u64, trace: bool, fault: Option<Fault>) -> Result<Summary, Stri
     let setup = Setup::new(&mut prng, fault);
     let nodes = (0..NODES).map(|id| Node::new(id, setup.clone(), &mut prng)).collect();
     let clients = (0..3).map(|id| Client::new(id, 20 + prng.below(60) as i32)).collect();
-    let network = Network::new(&mut prng);
+    let network = Network::new(&mut prng, &[0, 2, 15], &[MS, 5 * MS, 30 * MS]);
     let mut world = World {
         prng,
         now_ns: 0,

@@ -105,18 +105,29 @@ impl Shard {
         out: &mut Vec<Effect>,
         event: impl FnOnce(&mut ReplicaHost, &mut HostTurn<'_>) -> R,
     ) -> Option<R> {
+        let (key, result) = self.host_turn(now, slot, event)?;
+        let effects = self.cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.effects));
+        self.emit_disk(out);
+        for effect in effects.into_iter().flatten() {
+            self.perform_host(now, slot, key, effect, out);
+        }
+        Some(result)
+    }
+
+    /// Hands an event to a host; what follows is left in the cluster's list.
+    fn host_turn<R>(
+        &mut self,
+        now: Now,
+        slot: PartitionSlot,
+        event: impl FnOnce(&mut ReplicaHost, &mut HostTurn<'_>) -> R,
+    ) -> Option<(PartitionKey, R)> {
         let Shard { cluster: Some(cluster), partitions, storage, disk, .. } = self else { return None };
         let hosted = partitions.hosted_mut(slot)?;
         let lease = cluster.lease();
         let mut turn = HostTurn { now, lease, storage, disk, out: &mut cluster.effects };
         let result = event(&mut hosted.host, &mut turn);
         cluster.note(slot, hosted);
-        let (key, effects) = (hosted.key, std::mem::take(&mut cluster.effects));
-        self.emit_disk(out);
-        for effect in effects {
-            self.perform_host(now, slot, key, effect, out);
-        }
-        Some(result)
+        Some((hosted.key, result))
     }
 
     /// As [`Shard::with_host`], but what follows is performed at the end of the turn.
@@ -126,13 +137,8 @@ impl Shard {
         slot: PartitionSlot,
         event: impl FnOnce(&mut ReplicaHost, &mut HostTurn<'_>) -> R,
     ) -> Option<R> {
-        let Shard { cluster: Some(cluster), partitions, storage, disk, .. } = self else { return None };
-        let hosted = partitions.hosted_mut(slot)?;
-        let lease = cluster.lease();
-        let mut turn = HostTurn { now, lease, storage, disk, out: &mut cluster.effects };
-        let result = event(&mut hosted.host, &mut turn);
-        cluster.note(slot, hosted);
-        let key = hosted.key;
+        let (key, result) = self.host_turn(now, slot, event)?;
+        let cluster = self.cluster.as_mut()?;
         cluster.later.extend(cluster.effects.drain(..).map(|effect| (slot, key, effect)));
         Some(result)
     }

@@ -1,12 +1,11 @@
-//! The network: each message comes late, twice, or not at all; links are cut, also one way.
+//! The network between nodes of both simulators of three: frames come late, twice, or not at all; links are cut, also one way.
 
 use std::collections::BTreeSet;
 
 use pelton_model::Prng;
 
-use super::NODES;
-
-const MS: u64 = 1_000_000;
+/// Nodes of a run.
+pub const NODES: usize = 3;
 
 /// The network.
 pub struct Network {
@@ -17,17 +16,18 @@ pub struct Network {
 }
 
 impl Network {
-    /// Of one run.
-    pub fn new(prng: &mut Prng) -> Network {
+    /// Of one run: one of each of these.
+    pub fn new(prng: &mut Prng, loss_percent: &[u64], delays_ns: &[u64]) -> Network {
+        let mut one_of = |values: &[u64]| values[prng.below(values.len() as u64) as usize];
         Network {
-            loss_percent: [0, 2, 15][prng.below(3) as usize],
-            double_percent: [0, 10][prng.below(2) as usize],
-            delay_ns: [MS, 5 * MS, 30 * MS][prng.below(3) as usize],
+            loss_percent: one_of(loss_percent),
+            double_percent: one_of(&[0, 10]),
+            delay_ns: one_of(delays_ns),
             cut: BTreeSet::new(),
         }
     }
 
-    /// When the copies of a message arrive.
+    /// When the copies of a frame arrive.
     pub fn copies(&self, from: usize, to: usize, prng: &mut Prng) -> Vec<u64> {
         if self.cut.contains(&(from, to)) || prng.below(100) < self.loss_percent {
             return Vec::new();
@@ -43,15 +43,10 @@ impl Network {
             return "links mended".to_string();
         }
         let one = prng.below(NODES as u64) as usize;
+        let other = (one + 1 + prng.below(NODES as u64 - 1) as usize) % NODES;
         match prng.below(3) {
-            0 => {
-                let other = (one + 1 + prng.below(NODES as u64 - 1) as usize) % NODES;
-                self.cut.insert((one, other));
-            }
-            1 => {
-                let other = (one + 1 + prng.below(NODES as u64 - 1) as usize) % NODES;
-                self.cut.extend([(one, other), (other, one)]);
-            }
+            0 => self.cut.extend([(one, other)]),
+            1 => self.cut.extend([(one, other), (other, one)]),
             _ => {
                 for other in (0..NODES).filter(|other| *other != one) {
                     self.cut.extend([(one, other), (other, one)]);

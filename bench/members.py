@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """How much a thousand members that join, or rejoin, at once disturb a producer on the same shard.
 
-members.py --pelton PROGRAM [--members 1000] [--seconds 4] [--port 21500] [--dir DIR]
+members.py --pelton PROGRAM [--members 1000] [--seconds 4] [--every 0] [--port 21500] [--dir DIR]
+
+They join again and again without pause, or all at once each `--every` seconds.
 
 One shard on core 0; the producer (closed loop, one record of 100 bytes, acks=all) and the members on core 1, the producer with real-time
 priority, so that it waits for the broker and not for the members' own work. Needs root for that. Nothing but Python's standard library.
@@ -213,7 +215,7 @@ class Storm:
         return time.monotonic() - began
 
 
-def storm(port, count, protocol, seconds, ready):
+def storm(port, count, protocol, seconds, every, ready):
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     os.nice(19)
     members = Storm(port, count, protocol)
@@ -223,6 +225,7 @@ def storm(port, count, protocol, seconds, ready):
     first = members.rounds
     while time.monotonic() < until:
         times.append(members.round())
+        time.sleep(max(0, every - times[-1]))
     times.sort()
     print(f"{protocol}: {members.rounds - first} rounds of {count} members, median {times[len(times) // 2] * 1000:.0f} ms until all are "
           f"answered, longest {times[-1] * 1000:.0f} ms, {members.failed} refused", flush=True)
@@ -239,6 +242,7 @@ def main():
     p.add_argument("--pelton", required=True)
     p.add_argument("--members", type=int, default=1000)
     p.add_argument("--seconds", type=float, default=4)
+    p.add_argument("--every", type=float, default=0)
     p.add_argument("--port", type=int, default=21500)
     p.add_argument("--dir")
     args = p.parse_args()
@@ -275,14 +279,15 @@ def main():
             child = os.fork()
             if child == 0:
                 sys.stdout = open(f"{where}/{protocol}.txt", "w")
-                storm(args.port, args.members, protocol, args.seconds + 1, ready)
+                storm(args.port, args.members, protocol, args.seconds + 1, args.every, ready)
                 sys.stdout.flush()
                 os._exit(0)
             while not ready.exists():
                 if os.waitpid(child, os.WNOHANG)[0]:
                     sys.exit(f"the members of {protocol} have gone")
                 time.sleep(0.02)
-            row(f"{args.members} members join again and again, {protocol}", produce(args.port, args.seconds, broker.pid))
+            how = f"all at once each {args.every:g} s" if args.every else "again and again"
+            row(f"{args.members} members join {how}, {protocol}", produce(args.port, args.seconds, broker.pid))
             os.waitpid(child, 0)
             said.append(pathlib.Path(f"{where}/{protocol}.txt").read_text())
         row("nothing else happens, again", produce(args.port, args.seconds, broker.pid))

@@ -14,8 +14,9 @@ const ENTER_GETEVENTS: u32 = 1;
 const ENTERS_PER_TURN: usize = 32;
 
 /// Workers of the kernel for what would block, on files. A thread's first ring fixes their number by its own length, and the
-/// executor's first ring is short: with one worker, writes wait for a flush that has nothing to do with them.
-const WORKERS_MAX: u32 = 16;
+/// executor's first ring is short: with one worker, writes wait for a flush that has nothing to do with them. With many, small
+/// writes wait for large ones.
+const WORKERS_MAX: u32 = 4;
 
 /// One completion.
 #[derive(Clone, Copy, Debug)]

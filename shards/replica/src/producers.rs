@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use pelton_model::limits::{PRODUCER_BATCHES_RETAINED, PRODUCERS_PER_PARTITION_MAX};
 use pelton_model::{Now, Offset};
 use pelton_wire::error_code::ErrorCode;
+use pelton_wire::record_batch::BatchInfo;
 
 use crate::{SnapshotError, SnapshotReader};
 
@@ -30,6 +31,21 @@ pub struct BatchFacts {
     pub last_offset: Offset,
     /// Its largest timestamp, milliseconds.
     pub timestamp_ms: i64,
+}
+
+impl From<&BatchInfo> for BatchFacts {
+    /// As the batch itself says; offsets and time of one that is still to be appended are its producer's.
+    fn from(info: &BatchInfo) -> BatchFacts {
+        BatchFacts {
+            producer_id: info.producer_id,
+            producer_epoch: info.producer_epoch,
+            base_sequence: info.base_sequence,
+            records_count: info.records_count,
+            base_offset: Offset(info.base_offset),
+            last_offset: Offset(info.last_offset()),
+            timestamp_ms: info.max_timestamp,
+        }
+    }
 }
 
 impl BatchFacts {

@@ -64,7 +64,7 @@ impl Shard {
         };
         let log_start_offset = self.storage.log_start_offset(slot).0;
         let log_append_time_ms = local.config.log_append_time.then_some(now.wall_ms);
-        let facts = facts_of(&batch);
+        let facts = BatchFacts::from(&batch);
         if let Some(outcome) = check_producer(local, slot, &facts, now, log_append_time_ms, log_start_offset)
         {
             return outcome;
@@ -139,16 +139,6 @@ pub(crate) fn check_batch(
         check_keys(records)?;
     }
     Ok(batch)
-}
-
-fn facts_of(batch: &BatchInfo) -> BatchFacts {
-    BatchFacts {
-        producer_id: batch.producer_id,
-        producer_epoch: batch.producer_epoch,
-        base_sequence: batch.base_sequence,
-        records_count: batch.records_count,
-        ..BatchFacts::default()
-    }
 }
 
 /// A batch of an idempotent producer that must not be appended: a duplicate (answered as the original was), or out of

@@ -15,7 +15,7 @@ use pelton_replica::lease::Lease;
 use pelton_replica::partition::{AckState, Partition};
 use pelton_replica::producers::{BatchFacts, Followed, Producers, Verdict};
 use pelton_wire::error_code::ErrorCode;
-use pelton_wire::record_batch::{self, BatchInfo};
+use pelton_wire::record_batch;
 
 mod appends;
 mod feeding;
@@ -324,7 +324,7 @@ impl ReplicaHost {
         let Some(info) = record_batch::peek(&records) else {
             return Produced::Refused(ErrorCode::CorruptMessage);
         };
-        let (facts, leader_epoch) = (facts_of(&info), self.state.leader_epoch());
+        let (facts, leader_epoch) = (BatchFacts::from(&info), self.state.leader_epoch());
         match self.producers.check(&facts, turn.now) {
             Verdict::Refuse { error, .. } => return Produced::Refused(error),
             Verdict::Duplicate { base_offset, last_offset, timestamp_ms } => {
@@ -464,17 +464,5 @@ fn ends_of(storage: &Storage, slot: PartitionSlot) -> LogEnds {
         flushed: storage.flushed_end_offset(slot),
         written: storage.written_end_offset(slot),
         end: storage.log_end_offset(slot),
-    }
-}
-
-fn facts_of(info: &BatchInfo) -> BatchFacts {
-    BatchFacts {
-        producer_id: info.producer_id,
-        producer_epoch: info.producer_epoch,
-        base_sequence: info.base_sequence,
-        records_count: info.records_count,
-        base_offset: Offset(info.base_offset),
-        last_offset: Offset(info.last_offset()),
-        timestamp_ms: info.max_timestamp,
     }
 }

@@ -224,22 +224,7 @@ pub fn live(seed: u64, config: StorageConfig) {
         for _ in 0..prng.below(300) {
             life.act(&mut prng);
         }
-        let power_cut = match prng.below(4) {
-            0 => {
-                life.world.storage.clean_stop();
-                life.world.settle_randomly(&mut prng);
-                assert!(life.world.progress.stopped);
-                false
-            }
-            1 => {
-                life.world.disk.kill(&mut prng);
-                false
-            }
-            _ => {
-                life.world.disk.power_cut(&mut prng);
-                true
-            }
-        };
+        let power_cut = life.world.end_randomly(4, &mut prng);
         life = life.begin_again(power_cut);
     }
     life.world.settle();

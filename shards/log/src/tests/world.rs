@@ -118,6 +118,26 @@ impl World {
         }
     }
 
+    /// Ends a life: a clean stop or a kill, each once in `of`, else a power cut. True: it was a power cut.
+    pub fn end_randomly(&mut self, of: u64, prng: &mut Prng) -> bool {
+        match prng.below(of) {
+            0 => {
+                self.storage.clean_stop();
+                self.settle_randomly(prng);
+                assert!(self.progress.stopped);
+                false
+            }
+            1 => {
+                self.disk.kill(prng);
+                false
+            }
+            _ => {
+                self.disk.power_cut(prng);
+                true
+            }
+        }
+    }
+
     pub fn append(&mut self, slot: PartitionSlot, batch: Bytes) -> Appended {
         self.storage.append(slot, batch, LeaderEpoch(3), None)
     }

@@ -215,14 +215,5 @@ impl Log {
 }
 
 pub fn facts(batch: &[u8]) -> BatchFacts {
-    let info = peek(batch).unwrap();
-    BatchFacts {
-        producer_id: info.producer_id,
-        producer_epoch: info.producer_epoch,
-        base_sequence: info.base_sequence,
-        records_count: info.records_count,
-        base_offset: Offset(info.base_offset),
-        last_offset: Offset(info.last_offset()),
-        timestamp_ms: info.max_timestamp,
-    }
+    BatchFacts::from(&peek(batch).unwrap())
 }

@@ -9,9 +9,10 @@ use pelton_model::{LeaderEpoch, Offset, Replica};
 use pelton_replica::effect::Turn;
 use pelton_replica::frame::Frame;
 use pelton_replica::partition::Partition;
+use pelton_replica::producers::BatchFacts;
 use pelton_wire::record_batch::BatchIter;
 
-use super::{HostTurn, ReplicaHost, Sabotage, facts_of};
+use super::{HostTurn, ReplicaHost, Sabotage};
 
 /// Appends that wait, in order.
 pub(super) struct Held {
@@ -102,7 +103,7 @@ impl ReplicaHost {
                 self.epochs.assign(LeaderEpoch(info.partition_leader_epoch), Offset(info.base_offset));
             }
             if producers {
-                self.producers.update(&facts_of(&info), turn.now);
+                self.producers.update(&BatchFacts::from(&info), turn.now);
             }
         }
         turn.storage.append_followed(self.slot, batches.clone());

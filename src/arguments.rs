@@ -63,6 +63,15 @@ pub struct StartArguments {
     /// This node's id [default: 1, or that of the data directory]
     #[arg(long, value_name = "N")]
     pub node_id: Option<String>,
+    /// The nodes that form a cluster, the same list on each: where each listens for the others, shard i on PORT + i
+    #[arg(long, value_name = "N@HOST:PORT,…")]
+    pub cluster: Option<String>,
+    /// Where this node listens for the others, if --cluster does not list it: it joins their cluster
+    #[arg(long, value_name = "HOST:PORT")]
+    pub node_address: Option<String>,
+    /// File with what the nodes of a cluster prove to each other, the same on each; needed unless all are on loopback
+    #[arg(long, value_name = "FILE")]
+    pub cluster_secret_file: Option<String>,
     /// The cluster's id, 22 characters; refused if the data directory belongs to another [default: made up once]
     #[arg(long, value_name = "ID")]
     pub cluster_id: Option<String>,

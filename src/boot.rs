@@ -1,20 +1,21 @@
 //! `pelton start`: takes the data directory, plans the shards, starts them, tells the user, waits for the signal to stop, and
 //! stops them. Makes no decision about records and does no I/O for them.
 
-use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+mod cluster;
+mod ports;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pelton_model::limits::SHARDS_MAX;
-use pelton_model::{BrokerConfig, ClusterId, ListenerMode, NodeId, ShardId};
+use pelton_model::{BrokerConfig, ClusterId, NodeId, ShardId};
 use pelton_reactor::{Logger, Running, ShardPlan, StartError};
 use pelton_wire::messages::KafkaUuid;
 
 use crate::admin::{self, Phase, Status};
 use crate::arguments::StartArguments;
 use crate::config::{self, StartConfig};
-use crate::data_dir::{DataDir, Meta, new_directory_id};
+use crate::data_dir::{DataDir, Meta, boot, new_directory_id};
 use crate::failure::Failure;
 use crate::reshard::reshard;
 use crate::signals::Signals;
@@ -25,8 +26,6 @@ const EXIT_IMPATIENT: i32 = 130;
 /// The id of a node that was given none.
 const NODE_ID_DEFAULT: NodeId = NodeId(1);
 
-/// How long a port is waited for.
-const PORT_PATIENCE: Duration = Duration::from_secs(2);
 /// Signals this soon after the first are the same wish: some supervisors send one to the process and one to its group.
 const SAME_WISH: Duration = Duration::from_millis(500);
 
@@ -38,23 +37,48 @@ pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
     let mut data = DataDir::open(&config.data_dir)?;
     let fresh = data.meta().is_none();
     data.check_owner(config.cluster_id.as_deref(), config.node_id)?;
+    data.check_kind(config.cluster.is_some())?;
     let cores = cores();
-    let shards = config.shards.unwrap_or_else(|| cores.len().clamp(1, SHARDS_MAX) as u16);
-    let addresses = addresses(&config, shards)?;
+    let shards = cluster::shards(&config, &data, cores.len())?;
+    let addresses = ports::for_clients(&config, shards)?;
+    let addresses_of_nodes = ports::for_nodes(&config, shards)?;
     let status = Status::new();
     let admin = config.admin.as_ref().map(|address| admin::serve(address, status.clone())).transpose()?;
     let report = pelton_reactor::self_test(data.path()).map_err(Failure::error)?;
     config.warnings.extend(report.warnings);
     check_space(&data, &config.broker, shards, fresh)?;
     let logger = pelton_reactor::log_to_stderr();
+    let lossy = data.is_lossy();
     let generation = prepare(&mut data, &mut config, shards, &logger)?;
     start_screen::show(&config, &data, fresh, &cores, admin);
-    let plans = plan(&data, generation, shards, &cores, &addresses);
-    let running = start(plans, &config.broker, &logger)?;
+    let mut plans = plan(&data, generation, shards, &cores, &addresses);
+    let running = match &config.cluster {
+        None => start(plans, &config.broker, &logger)?,
+        Some(flags) => {
+            let life = cluster::Life { meta: identity(&data)?, lossy };
+            cluster::complete(&mut plans, &config, flags, &life, &addresses_of_nodes)?;
+            match cluster::start(plans, &config, flags, &logger, &signals)? {
+                Some(running) => {
+                    remember(data.be_known());
+                    running
+                }
+                None => return Ok(()),
+            }
+        }
+    };
     status.set(Phase::Serving);
     start_screen::ready(&config, admin, began.elapsed());
     let signal = signals.wait();
-    stop(signals, signal, running, &status)
+    stop(signals, signal, running, &status)?;
+    remember(data.end_life());
+    Ok(())
+}
+
+/// What the directory is to remember for the cluster's sake only: without it a node is trusted less at its next start.
+fn remember(written: Result<(), Failure>) {
+    if let Err(failure) = written {
+        eprintln!("  warn {}", failure.message);
+    }
 }
 
 fn stop(signals: Signals, signal: &str, running: Running, status: &Status) -> Result<(), Failure> {
@@ -86,15 +110,33 @@ fn prepare(
 ) -> Result<u32, Failure> {
     if data.meta().is_none() {
         let node_id = config.node_id.unwrap_or(NODE_ID_DEFAULT);
-        let cluster_id = config.cluster_id.clone().map_or_else(new_cluster_id, Ok)?;
+        let cluster_id = match (&config.cluster_id, &config.cluster) {
+            (Some(given), _) => given.clone(),
+            (None, Some(cluster)) => cluster.cluster_id(),
+            (None, None) => new_cluster_id()?,
+        };
         data.make_shards(1, shards)?;
         let directory_id = Some(new_directory_id()?);
-        data.commit(Meta { cluster_id, node_id, directory_id, start: 1, shards, generation: 1 })?;
+        let founders = config.cluster.as_ref().map(|cluster| cluster.ids());
+        let boot = founders.as_ref().map(|_| boot());
+        data.commit(Meta {
+            cluster_id,
+            node_id,
+            directory_id,
+            founders,
+            boot,
+            start: 1,
+            shards,
+            generation: 1,
+        })?;
     } else if let Err(failure) = data.begin_life() {
-        // Only other nodes look at it, and there are none: a full disk must not keep a single node from starting.
+        // Only other nodes look at it: a full disk must not keep a single node from starting.
+        if config.cluster.is_some() {
+            return Err(failure);
+        }
         config.warnings.push(format!("this start is not counted: {}", failure.message));
     }
-    let meta = data.meta().cloned().ok_or_else(|| Failure::error("the data directory has no identity"))?;
+    let meta = identity(data)?.clone();
     config.broker.node_id = meta.node_id;
     config.broker.cluster_id = ClusterId(meta.cluster_id.clone());
     data.remove_other_generations(meta.generation)?;
@@ -107,6 +149,10 @@ fn prepare(
     Ok(data.meta().map_or(meta.generation, |meta| meta.generation))
 }
 
+fn identity(data: &DataDir) -> Result<&Meta, Failure> {
+    data.meta().ok_or_else(|| Failure::error("the data directory has no identity"))
+}
+
 /// Runs the old shards without clients until they have stopped cleanly: then everything is in checkpoints and segments.
 fn settle(data: &DataDir, config: &BrokerConfig, meta: &Meta, logger: &Logger) -> Result<(), Failure> {
     let config = BrokerConfig { shards: meta.shards, ..config.clone() };
@@ -117,14 +163,17 @@ fn settle(data: &DataDir, config: &BrokerConfig, meta: &Meta, logger: &Logger) -
 }
 
 fn start(plans: Vec<ShardPlan>, config: &BrokerConfig, logger: &Logger) -> Result<Running, Failure> {
-    pelton_reactor::start(plans, Arc::new(config.clone()), logger.clone()).map_err(|error| {
-        logger.flush();
-        match &error {
-            // The words of pelton-log and of the metadata image for what must not be started on.
-            StartError::Shard { text, .. } if text.contains("is damaged") => Failure::corruption(&error),
-            _ => Failure::error(&error),
-        }
-    })
+    let started = pelton_reactor::start(plans, Arc::new(config.clone()), logger.clone());
+    started.map_err(|error| start_failure(&error, logger))
+}
+
+fn start_failure(error: &StartError, logger: &Logger) -> Failure {
+    logger.flush();
+    match error {
+        // The words of pelton-log and of the metadata image for what must not be started on.
+        StartError::Shard { text, .. } if text.contains("is damaged") => Failure::corruption(error),
+        _ => Failure::error(error),
+    }
 }
 
 fn new_cluster_id() -> Result<String, Failure> {
@@ -138,48 +187,6 @@ fn cores() -> Vec<Option<usize>> {
     let ids = core_affinity::get_core_ids().unwrap_or_default();
     let cores: Vec<Option<usize>> = ids.into_iter().map(|core| Some(core.id)).collect();
     if cores.is_empty() { vec![None] } else { cores }
-}
-
-/// Where each shard listens. Every address is tried once, so that a taken port is said before anything is written.
-fn addresses(config: &StartConfig, shards: u16) -> Result<Vec<Option<SocketAddr>>, Failure> {
-    let base = config.kafka.resolve().map_err(|words| Failure::usage(format!("--kafka {words}")))?;
-    let listening = if config.broker.mode == ListenerMode::Direct { shards } else { 1 };
-    for (flag, port) in [("--kafka", base.port()), ("--advertise", config.broker.advertised_port)] {
-        if port.checked_add(listening - 1).is_none() {
-            return Err(Failure::usage(format!(
-                "{listening} shards need the ports {port} and up, and there is none above 65535. Choose a lower port \
-                 with {flag}, or --mode single"
-            )));
-        }
-    }
-    let mut addresses = vec![None; usize::from(shards)];
-    for shard in 0..listening {
-        let address = SocketAddr::new(base.ip(), base.port() + shard);
-        try_port(address).map_err(|error| {
-            Failure::error(format!(
-                "the port {} for clients of shard {shard} cannot be had: {error} ({address}). Stop what uses it, or \
-                 choose another with --kafka HOST:PORT",
-                address.port()
-            ))
-        })?;
-        addresses[usize::from(shard)] = Some(address);
-    }
-    Ok(addresses)
-}
-
-/// Binds once and lets go. A port is waited for a little: the kernel closes the sockets of a killed broker's rings only some
-/// time after its process is gone.
-fn try_port(address: SocketAddr) -> std::io::Result<()> {
-    let began = Instant::now();
-    loop {
-        match TcpListener::bind(address) {
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() != ErrorKind::AddrInUse || began.elapsed() > PORT_PATIENCE => {
-                return Err(error);
-            }
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
-        }
-    }
 }
 
 /// One plan per shard: on a core of its own while there are enough, otherwise wherever the kernel puts it.
@@ -199,6 +206,7 @@ fn plan(
             partitions_directory: data.partitions(),
             listen: addresses[usize::from(shard)],
             peers: None,
+            cluster: None,
         })
         .collect()
 }

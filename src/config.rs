@@ -3,8 +3,7 @@
 
 pub mod address;
 mod bounds;
-#[cfg_attr(not(test), expect(dead_code, reason = "offered when the shards serve a cluster"))]
-mod cluster;
+pub mod cluster;
 pub mod keys;
 
 use std::collections::BTreeMap;
@@ -16,6 +15,7 @@ use crate::arguments::StartArguments;
 use crate::failure::Failure;
 use crate::suggest;
 use address::HostPort;
+use cluster::{ClusterFlags, GivenCluster};
 
 /// Where clients find the broker unless told otherwise.
 const KAFKA_DEFAULT: (&str, u16) = ("127.0.0.1", 9092);
@@ -46,6 +46,16 @@ pub struct StartConfig {
     pub node_id: Option<NodeId>,
     /// Cluster id, if given.
     pub cluster_id: Option<String>,
+    /// The nodes of the cluster; none for a node alone.
+    pub cluster: Option<ClusterFlags>,
+    /// What that was made from.
+    pub cluster_flags: GivenCluster,
+    /// `broker.rack`.
+    pub rack: Option<String>,
+    /// `replica.lag.time.max.ms`, if given.
+    pub replica_lag_ms: Option<u64>,
+    /// `offsets.topic.replication.factor`, if given.
+    pub offsets_factor: Option<i16>,
     /// What the user should know, one line each.
     pub warnings: Vec<String>,
 }
@@ -61,6 +71,11 @@ impl StartConfig {
             shards: None,
             node_id: None,
             cluster_id: None,
+            cluster: None,
+            cluster_flags: GivenCluster::default(),
+            rack: None,
+            replica_lag_ms: None,
+            offsets_factor: None,
             warnings: Vec::new(),
         }
     }
@@ -108,6 +123,9 @@ fn flags(arguments: &StartArguments) -> Vec<(&'static str, &str, &'static str)> 
         ("pelton.mode", &arguments.mode, "--mode"),
         ("node.id", &arguments.node_id, "--node-id"),
         ("cluster.id", &arguments.cluster_id, "--cluster-id"),
+        ("pelton.cluster", &arguments.cluster, "--cluster"),
+        ("pelton.node.address", &arguments.node_address, "--node-address"),
+        ("pelton.cluster.secret.file", &arguments.cluster_secret_file, "--cluster-secret-file"),
     ]
     .into_iter()
     .filter_map(|(name, value, flag)| value.as_deref().map(|value| (name, value, flag)))
@@ -210,6 +228,7 @@ fn check_together(config: &mut StartConfig) -> Result<(), Failure> {
     }
     config.broker.advertised_host = advertised.host;
     config.broker.advertised_port = advertised.port;
+    cluster::check(config)?;
     let limit = config.broker.message_bytes_limit();
     let message = config.broker.topic_defaults.iter().find(|(name, _)| name == "max.message.bytes");
     let message_bytes = message.map_or(Ok(1_048_588), |(_, value)| value.parse::<i32>());

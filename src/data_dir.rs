@@ -96,6 +96,31 @@ impl DataDir {
         Ok(())
     }
 
+    /// Refuses to start the directory of a single node as a part of a cluster, and the other way round: the one would not
+    /// find the other's records.
+    pub fn check_kind(&self, in_cluster: bool) -> Result<(), Failure> {
+        let Some(meta) = &self.meta else { return Ok(()) };
+        let path = self.path.display();
+        match (&meta.founders, in_cluster) {
+            (None, true) => Err(Failure::error(format!(
+                "data directory {path} holds the records of a single node, and a cluster cannot take them over yet. Start it \
+                 without --cluster, or give the node of the cluster another --data-dir"
+            ))),
+            (Some(founders), false) => {
+                let founders: Vec<String> =
+                    founders.iter().map(|node| format!("{}@HOST:PORT", node.0)).collect();
+                Err(Failure::error(format!(
+                    "data directory {path} belongs to node {} of a cluster. Start it with --node-id {} --cluster {}, or choose \
+                     another --data-dir",
+                    meta.node_id.0,
+                    meta.node_id.0,
+                    founders.join(",")
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Makes `meta` what the directory is, durably: after a crash it holds the old one or the new one. The directories of
     /// the new shards have to exist.
     pub fn commit(&mut self, meta: Meta) -> Result<(), Failure> {
@@ -112,7 +137,33 @@ impl DataDir {
     pub fn begin_life(&mut self) -> Result<(), Failure> {
         let Some(meta) = self.meta.clone() else { return Ok(()) };
         let directory_id = meta.directory_id.map_or_else(new_directory_id, Ok)?;
-        self.commit(Meta { directory_id: Some(directory_id), start: meta.start + 1, ..meta })
+        // What another boot may have taken is taken until the cluster has heard of it.
+        let boot = meta.founders.as_ref().map(|_| meta.boot.clone().unwrap_or_else(boot));
+        self.commit(Meta { directory_id: Some(directory_id), start: meta.start + 1, boot, ..meta })
+    }
+
+    /// The cluster knows this life: from here on this boot of the machine counts.
+    pub fn be_known(&mut self) -> Result<(), Failure> {
+        match self.meta.clone() {
+            Some(meta) if meta.boot.as_ref().is_some_and(|last| *last != boot()) => {
+                self.commit(Meta { boot: Some(boot()), ..meta })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything is on stable storage: a cluster need not take this node for one that the power took something from.
+    pub fn end_life(&mut self) -> Result<(), Failure> {
+        match self.meta.clone() {
+            Some(meta) if meta.boot.is_some() => self.commit(Meta { boot: None, ..meta }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the last process wrote and did not flush may be gone: the machine has started anew since, or it is another one.
+    pub fn is_lossy(&self) -> bool {
+        let last = self.meta.as_ref().and_then(|meta| meta.boot.as_ref());
+        last.is_some_and(|last| *last != boot() || last == BOOT_UNKNOWN)
     }
 
     fn try_commit(&self, meta: &Meta) -> std::io::Result<()> {
@@ -192,6 +243,16 @@ impl DataDir {
         }
         Ok(())
     }
+}
+
+/// The boot of a machine that does not say.
+const BOOT_UNKNOWN: &str = "unknown";
+
+/// An id that the machine has since it started.
+pub fn boot() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let id: String = id.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
+    if id.is_empty() { BOOT_UNKNOWN.to_string() } else { id }
 }
 
 /// An id no other data directory has.

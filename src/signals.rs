@@ -21,6 +21,17 @@ impl Signals {
         if done == 0 { Ok(Signals(set)) } else { Err(Failure::error("signals cannot be held back")) }
     }
 
+    /// Names one of them if it has come.
+    pub fn poll(&self) -> Option<&'static str> {
+        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: a live set and a live time; nothing more is asked about the signal.
+        match unsafe { libc::sigtimedwait(&self.0, std::ptr::null_mut(), &at_once) } {
+            libc::SIGINT => Some("SIGINT"),
+            libc::SIGTERM => Some("SIGTERM"),
+            _ => None,
+        }
+    }
+
     /// Waits for one of them and names it.
     pub fn wait(&self) -> &'static str {
         loop {

@@ -69,6 +69,11 @@ fn facts(
     );
     let admin = admin.map_or("off".to_string(), |address| format!("http://{address}/ (/livez, /readyz)"));
     eprintln!("  kafka   {}, mode {}     admin  {admin}", listening(config), mode_name(broker.mode));
+    if let Some(cluster) = &config.cluster {
+        let nodes: Vec<String> =
+            cluster.nodes.iter().map(|node| format!("{}@{}", node.node_id.0, node.address)).collect();
+        eprintln!("  nodes   {}     {}", nodes.join(","), cluster.secret_word());
+    }
     let pinned = usize::from(broker.shards) <= cores.len();
     let on: Vec<String> =
         cores.iter().take(usize::from(broker.shards)).flatten().map(ToString::to_string).collect();

@@ -1,6 +1,8 @@
 //! The command line as a user meets it: the real binary, its output, its exit codes. The tests further down start a broker
 //! of their own, on loopback, with its data below cargo's directory for tests.
 
+#[path = "cli/cluster.rs"]
+mod cluster;
 #[path = "cli/groups.rs"]
 mod groups;
 #[path = "cli/harness.rs"]
@@ -75,6 +77,10 @@ fn wrong_use_ends_with_2_and_says_what_is_right() {
             "/dev/null/x",
         ),
         (&["start", "--config", "/no/such/file"], "/no/such/file"),
+        (&["start", "--cluster", "1@127.0.0.1:18690"], "--node-id"),
+        (&["start", "--node-id", "4", "--cluster", "1@127.0.0.1:18690"], "--node-address"),
+        (&["start", "--node-id", "1", "--cluster", "1@10.0.0.1:18690"], "--cluster-secret-file"),
+        (&["start", "--cluster-secret-file", "x"], "--cluster"),
         (&["consume", "t", "-o", "yesterday"], "is no position"),
         (&["consume", "t", "-f", "%x"], "%x is no verb"),
         (&["consume", "t", "-f", "%v", "-J"], "cannot be used with"),

@@ -21,6 +21,8 @@ pub struct Key {
 const MAX: i64 = i64::MAX;
 const INT_MAX: i64 = i32::MAX as i64;
 const MIB: i64 = 1 << 20;
+/// Longest `broker.rack`, bytes.
+const RACK_BYTES_MAX: usize = 255;
 
 /// Other spellings: (name, the name in the table).
 const ALIASES: &[(&str, &str)] = &[
@@ -132,13 +134,11 @@ fn admin(config: &mut StartConfig, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn replication_factor(config: &mut StartConfig, value: &str) -> Result<(), String> {
-    if integer(value, 1..=i64::from(i16::MAX))? > 1 {
-        return Err(
-            "must be 1: there is one node, and copies on one machine protect from nothing".to_string()
-        );
+fn rack(config: &mut StartConfig, value: &str) -> Result<(), String> {
+    if value.is_empty() || value.len() > RACK_BYTES_MAX {
+        return Err(format!("must have 1 to {RACK_BYTES_MAX} bytes"));
     }
-    config.broker.default_replication_factor = 1;
+    config.rack = Some(value.to_string());
     Ok(())
 }
 
@@ -211,6 +211,19 @@ pub const KEYS: &[Key] = &[
         Ok(())
     }),
     key("cluster.id", cluster_id),
+    key("pelton.cluster", |config, value| {
+        config.cluster_flags.list = Some(value.to_string());
+        Ok(())
+    }),
+    key("pelton.cluster.secret.file", |config, value| {
+        config.cluster_flags.secret_file = Some(value.into());
+        Ok(())
+    }),
+    key("pelton.node.address", |config, value| {
+        config.cluster_flags.node_address = Some(HostPort::parse(value)?);
+        Ok(())
+    }),
+    key("broker.rack", rack),
     key("log.dirs", data_dir),
     key("listeners", |config, value| {
         config.kafka = HostPort::parse_listener(value)?;
@@ -236,7 +249,7 @@ pub const KEYS: &[Key] = &[
     }),
     // Topics.
     number!("num.partitions", broker.num_partitions, 1..=i64::from(PARTITIONS_PER_TOPIC_MAX)),
-    key("default.replication.factor", replication_factor),
+    number!("default.replication.factor", broker.default_replication_factor, 1..=i64::from(i16::MAX)),
     key("auto.create.topics.enable", |config, value| {
         config.broker.auto_create_topics = boolean(value)?;
         Ok(())
@@ -311,9 +324,18 @@ pub const KEYS: &[Key] = &[
         broker.offsets_topic_partitions,
         1..=i64::from(PARTITIONS_PER_TOPIC_MAX)
     ),
+    key("offsets.topic.replication.factor", |config, value| {
+        config.offsets_factor = Some(integer(value, 1..=i64::from(i16::MAX))? as i16);
+        Ok(())
+    }),
     number!("offsets.topic.segment.bytes", broker.offsets_topic_segment_bytes, MIB..=INT_MAX),
     number!("pelton.groups.max", broker.group.groups_max, 1..=INT_MAX),
     number!("pelton.group.bytes.max", broker.group.group_bytes_max, 65_536..=INT_MAX),
+    // Replicas.
+    key("replica.lag.time.max.ms", |config, value| {
+        config.replica_lag_ms = Some(integer(value, 1..=INT_MAX)? as u64);
+        Ok(())
+    }),
     // Storage and the shards themselves.
     key("pelton.journal.bytes", |config, value| {
         config.broker.journal_bytes = bytes(value, 8 * MIB..=(1 << 40), MIB)?;
@@ -389,7 +411,6 @@ pub const KEYS: &[Key] = &[
     idle("controller.listener.names"),
     idle("listener.security.protocol.map"),
     idle("inter.broker.listener.name"),
-    idle("broker.rack"),
     idle("num.network.threads"),
     idle("num.io.threads"),
     idle("num.recovery.threads.per.data.dir"),
@@ -399,7 +420,6 @@ pub const KEYS: &[Key] = &[
     idle("log.cleaner.io.buffer.size"),
     idle("log.cleaner.io.buffer.load.factor"),
     idle("log.flush.scheduler.interval.ms"),
-    idle("offsets.topic.replication.factor"),
     idle("offsets.topic.compression.codec"),
     idle("offsets.load.buffer.size"),
     idle("offsets.commit.timeout.ms"),
@@ -410,7 +430,6 @@ pub const KEYS: &[Key] = &[
     idle("transaction.state.log.replication.factor"),
     idle("transaction.state.log.min.isr"),
     idle("transactional.id.expiration.ms"),
-    idle("replica.lag.time.max.ms"),
     idle("replica.fetch.max.bytes"),
 ];
 

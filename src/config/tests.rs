@@ -72,7 +72,7 @@ fn every_number_has_bounds_and_says_them() {
         "compression.gzip.level=0",
         "compression.zstd.level=23",
         "unclean.leader.election.enable=true",
-        "default.replication.factor=3",
+        "default.replication.factor=0",
         "auto.create.topics.enable=yes",
         "connections.max.idle.ms=5",
         "cluster.id=short",
@@ -170,4 +170,30 @@ fn every_alias_leads_to_a_key_and_names_are_unique() {
     names.dedup();
     assert_eq!(names.len(), all);
     assert!(names.iter().all(|name| keys::find(name).is_some()));
+}
+
+#[test]
+fn a_cluster_comes_from_any_source_and_has_defaults_of_its_own() {
+    let list = "pelton.cluster=2@127.0.0.1:7001,1@localhost:7000";
+    let config = settings(&["node.id=1", list, "default.replication.factor=2", "broker.rack=a"]).unwrap();
+    let cluster = config.cluster.unwrap();
+    assert_eq!(cluster.ids(), [NodeId(1), NodeId(2)]);
+    assert_eq!((config.broker.founders, config.broker.default_replication_factor), (2, 2));
+    assert_eq!(config.broker.offsets_topic_replication_factor, 2, "two nodes cannot have Kafka's three");
+    assert_eq!((config.rack.as_deref(), config.warnings.len()), (Some("a"), 0), "{:?}", config.warnings);
+    let given = settings(&["node.id=1", list, "offsets.topic.replication.factor=3"]).unwrap();
+    assert_eq!(given.broker.offsets_topic_replication_factor, 3);
+    let id = cluster.cluster_id();
+    let other_order = settings(&["node.id=2", "pelton.cluster=1@localhost:7000,2@127.0.0.1:7001"]).unwrap();
+    assert_eq!(other_order.cluster.unwrap().cluster_id(), id);
+    assert!(settings(&[&format!("cluster.id={id}")]).is_ok(), "it can be given as --cluster-id: {id}");
+    assert!(refused(&[list]).contains("needs --node-id"));
+}
+
+#[test]
+fn what_only_a_cluster_has_is_refused_or_said_to_have_no_effect() {
+    assert!(refused(&["default.replication.factor=3"]).contains("Form a cluster with --cluster"));
+    let config = settings(&["offsets.topic.replication.factor=3", "broker.rack=a"]).unwrap();
+    let warning = &config.warnings[0];
+    assert!(warning.contains("single node: broker.rack, offsets.topic.replication.factor"), "{warning}");
 }

@@ -14,6 +14,8 @@ fn meta() -> Meta {
         cluster_id: "5m4hXyJ2Q7yTaaaaaaaaaa".to_string(),
         node_id: NodeId(3),
         directory_id: Some(KafkaUuid::from_parts(7, 8)),
+        founders: None,
+        boot: None,
         start: 41,
         shards: 2,
         generation: 7,
@@ -71,7 +73,8 @@ fn every_flipped_byte_of_meta_is_noticed() {
         assert!(Meta::decode(&text).is_err(), "byte {at}");
     }
     assert!(Meta::decode("").is_err());
-    assert!(Meta::decode(&text.replace("format=2", "format=3")).unwrap_err().contains("format 3"));
+    assert!(Meta::decode(&text.replace("format=2", "format=4")).unwrap_err().contains("format 4"));
+    assert!(Meta::decode(&text.replace("format=2", "format=3")).is_err());
 }
 
 /// As the program before format 2 wrote it.
@@ -141,5 +144,57 @@ fn a_directory_of_kafka_is_left_alone() {
     fs::create_dir_all(&path).unwrap();
     fs::write(path.join("meta.properties"), "version=1\n").unwrap();
     assert!(DataDir::open(&path).unwrap_err().message.contains("Apache Kafka"));
+    fs::remove_dir_all(path).unwrap();
+}
+
+#[test]
+fn a_single_node_and_a_node_of_a_cluster_are_not_taken_for_each_other() {
+    let path = fresh("kind");
+    let mut dir = made(&path);
+    assert!(dir.check_kind(false).is_ok());
+    let words = dir.check_kind(true).unwrap_err().message;
+    assert!(words.contains("records of a single node") && words.contains("without --cluster"), "{words}");
+    let founders = Some(vec![NodeId(1), NodeId(3), NodeId(20)]);
+    dir.commit(Meta { founders, ..meta() }).unwrap();
+    drop(dir);
+    let text = fs::read_to_string(path.join("meta")).unwrap();
+    assert!(
+        text.contains("format=3\n") && text.contains("founders=1,3,20\n"),
+        "older programs refuse it: {text}"
+    );
+    let mut dir = DataDir::open(&path).unwrap();
+    assert!(dir.check_kind(true).is_ok());
+    let words = dir.check_kind(false).unwrap_err().message;
+    assert!(words.contains("--node-id 3 --cluster 1@HOST:PORT,3@HOST:PORT,20@HOST:PORT"), "{words}");
+    dir.begin_life().unwrap();
+    let again = dir.meta().unwrap();
+    assert_eq!((again.start, again.founders.as_ref().map(Vec::len)), (42, Some(3)));
+    fs::remove_dir_all(path).unwrap();
+}
+
+#[test]
+fn a_node_is_lossy_only_when_its_machine_started_anew_and_it_had_not_stopped() {
+    let path = fresh("lossy");
+    let mut dir = made(&path);
+    assert!(!dir.is_lossy(), "a single node is asked by nobody");
+    let started = |boot: Option<&str>| Meta {
+        founders: Some(vec![NodeId(3)]),
+        boot: boot.map(str::to_string),
+        ..meta()
+    };
+    dir.commit(started(Some("another-boot"))).unwrap();
+    assert!(dir.is_lossy());
+    dir.begin_life().unwrap();
+    assert!(dir.is_lossy(), "a start that the cluster never hears of changes nothing about it");
+    dir.be_known().unwrap();
+    assert!(!dir.is_lossy(), "the machine is the same since this start");
+    dir.end_life().unwrap();
+    assert_eq!(DataDir::open(&path).unwrap_err().exit, Exit::Error, "it is still held");
+    drop(dir);
+    let mut dir = DataDir::open(&path).unwrap();
+    assert_eq!(dir.meta().unwrap().boot, None);
+    assert!(!dir.is_lossy());
+    dir.commit(started(Some(BOOT_UNKNOWN))).unwrap();
+    assert!(dir.is_lossy(), "a machine that does not say may have started anew");
     fs::remove_dir_all(path).unwrap();
 }

@@ -6,7 +6,16 @@ use std::path::PathBuf;
 
 fn meta(shards: u16, generation: u32) -> Meta {
     let cluster_id = "5m4hXyJ2Q7yTaaaaaaaaaa".to_string();
-    Meta { cluster_id, node_id: NodeId(1), directory_id: None, start: 3, shards, generation }
+    Meta {
+        cluster_id,
+        node_id: NodeId(1),
+        directory_id: None,
+        founders: None,
+        boot: None,
+        start: 3,
+        shards,
+        generation,
+    }
 }
 
 fn directory(name: &str) -> (PathBuf, DataDir) {

@@ -77,6 +77,13 @@ impl Broker {
     }
 
     pub fn start_in(dir: PathBuf, port: u16, more: &[&str]) -> Broker {
+        let mut broker = Broker::spawn(dir, port, more);
+        broker.wait_until_ready();
+        broker
+    }
+
+    /// Does not wait until it serves.
+    pub fn spawn(dir: PathBuf, port: u16, more: &[&str]) -> Broker {
         std::fs::create_dir_all(&dir).unwrap();
         let log = dir.join("stderr");
         let (kafka, admin) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", port + 4));
@@ -88,12 +95,10 @@ impl Broker {
                 .stderr(std::fs::File::create(&log).unwrap())
                 .spawn()
                 .unwrap();
-        let mut broker = Broker { child, port, dir, log };
-        broker.wait_until_ready();
-        broker
+        Broker { child, port, dir, log }
     }
 
-    fn wait_until_ready(&mut self) {
+    pub fn wait_until_ready(&mut self) {
         let began = Instant::now();
         while !self.log().lines().any(|line| line.starts_with("ready ")) {
             assert!(self.child.try_wait().unwrap().is_none(), "the broker ended:\n{}", self.log());

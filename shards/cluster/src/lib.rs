@@ -7,6 +7,7 @@ pub mod config_defs;
 pub mod configs;
 pub mod control;
 pub mod controller;
+pub mod founding;
 pub mod frame;
 pub mod group_configs;
 pub mod image;

@@ -34,9 +34,9 @@ impl Placement {
         Placement { node, loads, cluster: None }
     }
 
-    /// Over the nodes of a cluster.
-    pub fn of_cluster(image: &MetadataImage) -> Placement {
-        let cluster = Some(ClusterPlacement::new(image, false));
+    /// Over the nodes of a cluster that so many have founded.
+    pub fn of_cluster(image: &MetadataImage, founders: u16) -> Placement {
+        let cluster = Some(ClusterPlacement::new(image, founders));
         Placement { node: NodeId(0), loads: BTreeMap::new(), cluster }
     }
 

@@ -40,8 +40,10 @@ pub struct BrokerConfig {
     pub advertised_port: u16,
     /// `num.partitions`.
     pub num_partitions: i32,
-    /// `default.replication.factor`; 1 until there are other nodes.
+    /// `default.replication.factor`; 1 on a single node.
     pub default_replication_factor: i16,
+    /// Nodes that found the cluster; 1 for a single node.
+    pub founders: u16,
     /// `auto.create.topics.enable`.
     pub auto_create_topics: bool,
     /// `delete.topic.enable`.
@@ -79,6 +81,8 @@ pub struct BrokerConfig {
     pub group: GroupConfig,
     /// `offsets.topic.num.partitions`: partitions of `__consumer_offsets` when it is created.
     pub offsets_topic_partitions: i32,
+    /// `offsets.topic.replication.factor`: replicas of each in a cluster.
+    pub offsets_topic_replication_factor: i16,
     /// `offsets.topic.segment.bytes`: its segments, bytes.
     pub offsets_topic_segment_bytes: i32,
     /// `log.retention.check.interval.ms`: between two looks for old segments, milliseconds.
@@ -111,6 +115,7 @@ impl BrokerConfig {
             advertised_port: 9092,
             num_partitions: 1,
             default_replication_factor: 1,
+            founders: 1,
             auto_create_topics: true,
             delete_topics: true,
             request_bytes_max: 100 * 1024 * 1024,
@@ -129,6 +134,7 @@ impl BrokerConfig {
             fetch_path: FetchPath::Direct,
             group: GroupConfig::default(),
             offsets_topic_partitions: 50,
+            offsets_topic_replication_factor: 3,
             offsets_topic_segment_bytes: 104_857_600,
             retention_check_interval_ms: 300_000,
             initial_task_delay_ms: 30_000,

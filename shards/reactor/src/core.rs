@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use pelton_model::{BrokerConfig, Now, ShardId};
+use pelton_model::{BrokerConfig, Now};
 use pelton_shard::peer::Kind;
 use pelton_shard::{DiskImage, Effect, Event, Shard};
 
 use crate::peers::{PeerNews, PeerOrder};
+use crate::start::ShardPlan;
 
 /// A shard's state machine: events in, effects out.
 pub trait Core: Sized + 'static {
-    /// Starts from what is on disk; the error is text for the operator, with cause and remedy.
+    /// Starts as planned from what is on disk; the error is text for the operator, with cause and remedy.
     fn start(
         config: Arc<BrokerConfig>,
-        shard: ShardId,
+        plan: &ShardPlan,
         image: DiskImage,
         seed: u64,
         now: Now,
@@ -41,13 +42,17 @@ pub trait Core: Sized + 'static {
 impl Core for Shard {
     fn start(
         config: Arc<BrokerConfig>,
-        shard: ShardId,
+        plan: &ShardPlan,
         image: DiskImage,
         seed: u64,
         now: Now,
         out: &mut Vec<Effect>,
     ) -> Result<Shard, String> {
-        Shard::new(config, shard, image, seed, now, out).map_err(|error| error.to_string())
+        let shard = match &plan.cluster {
+            None => Shard::new(config, plan.shard, image, seed, now, out),
+            Some(cluster) => Shard::in_cluster(config, cluster, plan.shard, image, seed, now, out),
+        };
+        shard.map_err(|error| error.to_string())
     }
 
     fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
@@ -71,5 +76,9 @@ impl Core for Shard {
             PeerNews::Down { peer } => Event::PeerGone { peer },
         };
         Shard::handle(self, now, event, out);
+    }
+
+    fn take_peer_order(&mut self) -> Option<PeerOrder> {
+        self.take_peers().map(|peers| PeerOrder::Know { peers })
     }
 }

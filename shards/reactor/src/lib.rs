@@ -42,4 +42,6 @@ pub use crate::log::{Logger, log_to_stderr};
 pub use crate::meter::Counters;
 pub use crate::peers::{PeerNews, PeerOrder, PeerPlan};
 pub use crate::self_test::{Report, SelfTestError, self_test};
-pub use crate::start::{Running, ShardPlan, StartError, StopError, start, start_core};
+pub use pelton_shard::{CLIENT_ENDPOINT, ClusterConfig};
+
+pub use crate::start::{Running, ShardPlan, StartError, Starting, StopError, begin, start, start_core};

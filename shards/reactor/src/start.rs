@@ -4,12 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use pelton_model::{BrokerConfig, ShardId};
-use pelton_shard::{LogLevel, Shard};
+use pelton_shard::{ClusterConfig, LogLevel, Shard};
 
 use crate::buffers::{FramePool, ReceiveBuffers};
 use crate::clock;
@@ -48,6 +48,8 @@ pub struct ShardPlan {
     pub listen: Option<SocketAddr>,
     /// How it meets the shards of other nodes; None for a node alone.
     pub peers: Option<PeerPlan>,
+    /// What it knows of its cluster; None for a node alone.
+    pub cluster: Option<Arc<ClusterConfig>>,
 }
 
 /// Why the shards cannot start.
@@ -115,6 +117,13 @@ pub struct Running {
     log: Logger,
 }
 
+/// Shards that run, and of which some may not serve yet.
+pub struct Starting {
+    running: Running,
+    reports: Receiver<(ShardId, Result<(), String>)>,
+    missing: usize,
+}
+
 /// Starts a [`Shard`] per plan and returns when all of them serve.
 pub fn start(plans: Vec<ShardPlan>, config: Arc<BrokerConfig>, log: Logger) -> Result<Running, StartError> {
     start_core::<Shard>(plans, config, log)
@@ -126,6 +135,26 @@ pub fn start_core<C: Core>(
     config: Arc<BrokerConfig>,
     log: Logger,
 ) -> Result<Running, StartError> {
+    let mut starting = begin_core::<C>(plans, config, log)?;
+    match starting.wait(Duration::MAX) {
+        Ok(_) => Ok(starting.running),
+        Err(failure) => {
+            starting.abort();
+            Err(failure)
+        }
+    }
+}
+
+/// Starts a [`Shard`] per plan and returns at once: those of a cluster serve only when enough of its nodes are there.
+pub fn begin(plans: Vec<ShardPlan>, config: Arc<BrokerConfig>, log: Logger) -> Result<Starting, StartError> {
+    begin_core::<Shard>(plans, config, log)
+}
+
+fn begin_core<C: Core>(
+    plans: Vec<ShardPlan>,
+    config: Arc<BrokerConfig>,
+    log: Logger,
+) -> Result<Starting, StartError> {
     let mut reserved = Vec::new();
     for plan in &plans {
         let bind = |address| Reserved::new(address).map_err(|cause| StartError::Listen { address, cause });
@@ -146,7 +175,7 @@ pub fn start_core<C: Core>(
     let mut running =
         Running { mesh, threads: Vec::new(), addresses, peer_addresses, meters: Vec::new(), log };
     let (report, reports) = mpsc::channel();
-    let shards = plans.len();
+    let missing = plans.len();
     for (plan, reserved) in plans.into_iter().zip(reserved) {
         if let Err(error) = running.spawn::<C>(plan, config.clone(), reserved, report.clone()) {
             running.abort();
@@ -154,16 +183,37 @@ pub fn start_core<C: Core>(
         }
     }
     drop(report);
-    for _ in 0..shards {
-        let failure = match reports.recv() {
-            Ok((_, Ok(()))) => continue,
-            Ok((shard, Err(text))) => StartError::Shard { shard: shard.0, text },
-            Err(_) => StartError::Shard { shard: 0, text: "a shard ended before it was ready".to_string() },
-        };
-        running.abort();
-        return Err(failure);
+    Ok(Starting { running, reports, missing })
+}
+
+impl Starting {
+    /// Waits until all shards serve, at most so long: true if they do. An error is final; then [`Starting::abort`].
+    pub fn wait(&mut self, patience: Duration) -> Result<bool, StartError> {
+        let until = Instant::now().checked_add(patience);
+        while self.missing > 0 {
+            let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
+            match self.reports.recv_timeout(left) {
+                Ok((_, Ok(()))) => self.missing -= 1,
+                Ok((shard, Err(text))) => return Err(StartError::Shard { shard: shard.0, text }),
+                Err(RecvTimeoutError::Timeout) => return Ok(false),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let text = "a shard ended before it was ready".to_string();
+                    return Err(StartError::Shard { shard: 0, text });
+                }
+            }
+        }
+        Ok(true)
     }
-    Ok(running)
+
+    /// The shards, once all of them serve.
+    pub fn running(self) -> Running {
+        self.running
+    }
+
+    /// Ends the shards as they are. What they have written is recovered at the next start.
+    pub fn abort(self) {
+        self.running.abort();
+    }
 }
 
 type Report = Sender<(ShardId, Result<(), String>)>;
@@ -283,7 +333,7 @@ fn prepare<C: Core>(
     let buffers = ReceiveBuffers::new(ring.uring()).map_err(no_ring)?;
     let frames = FramePool::new();
     let mut effects = Vec::new();
-    let core = C::start(config.clone(), plan.shard, image, seed(), clock::now(), &mut effects)?;
+    let core = C::start(config.clone(), &plan, image, seed(), clock::now(), &mut effects)?;
     let context = Context {
         shard: plan.shard,
         ring,

@@ -224,6 +224,7 @@ fn a_taken_port_is_an_error_with_a_remedy() {
         partitions_directory: directory.join("other-partitions"),
         listen: running.addresses()[0],
         peers: None,
+        cluster: None,
     };
     let log = pelton_reactor::log_to_stderr();
     let error = pelton_reactor::start_core::<fake::Fake>(vec![plan], std::sync::Arc::new(config()), log);

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pelton_cluster::image::LeaderChange;
 use pelton_cluster::lease::LeaseConfig;
+use pelton_cluster::peer::{Identity, Peer};
 use pelton_cluster::record::NodeRegistration;
 use pelton_log::PartitionSlot;
 use pelton_model::{ClusterId, NodeEpoch, NodeId, PartitionKey, Replica, ReplicaEpoch};
@@ -35,6 +36,8 @@ pub const CLIENT_ENDPOINT: &str = "client";
 pub struct ClusterConfig {
     /// The nodes that decide when the cluster is new, and that a node asks for the controller: the same list on all.
     pub voters: Vec<NodeId>,
+    /// Where shard 0 of other nodes is, as far as this one is told before the metadata know.
+    pub first: Vec<Peer>,
     /// What this node registers as; its epoch is 0, and it is fenced.
     pub registration: NodeRegistration,
     /// Leases, the same on all nodes.
@@ -48,6 +51,25 @@ pub struct ClusterConfig {
     pub sabotage: Option<Sabotage>,
 }
 
+/// A tick of the quorum unless told otherwise, milliseconds: it misses its leader, and elects another, within 0.5 to 1 s.
+const TICK_MS: u64 = 50;
+
+impl ClusterConfig {
+    /// With the defaults: nobody is told of, leases, ticks and replicas are as usual.
+    pub fn new(voters: Vec<NodeId>, registration: NodeRegistration) -> ClusterConfig {
+        ClusterConfig {
+            voters,
+            first: Vec::new(),
+            registration,
+            lease: LeaseConfig::default(),
+            tick_ms: TICK_MS,
+            replicas: Settings::default(),
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
+        }
+    }
+}
+
 /// A cluster's id as the number that frames between nodes carry (FNV-1a).
 pub fn cluster_number(id: &ClusterId) -> u64 {
     id.0.bytes()
@@ -58,6 +80,13 @@ pub fn cluster_number(id: &ClusterId) -> u64 {
 pub(crate) struct Cluster {
     /// This shard's place.
     me: Replica,
+    /// Who it is to shards of other nodes.
+    identity: Identity,
+    first: Vec<Peer>,
+    /// Nodes may be other ones, or elsewhere, since its peers were last said.
+    peers_differ: bool,
+    /// Whether each node serves, as an operator was told last.
+    serving: BTreeMap<NodeId, bool>,
     settings: Settings,
     /// Shard 0's: the node's member of the quorum.
     seat: Option<Box<MemberSeat>>,
@@ -95,9 +124,14 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    fn new(me: Replica, config: &ClusterConfig, seat: Option<MemberSeat>) -> Cluster {
+    fn new(me: Replica, id: &ClusterId, config: &ClusterConfig, seat: Option<MemberSeat>) -> Cluster {
+        let (directory, start) = (config.registration.directory, config.registration.start);
         Cluster {
             me,
+            identity: Identity { place: me, cluster_id: id.0.clone(), directory, start },
+            first: config.first.clone(),
+            peers_differ: true,
+            serving: BTreeMap::new(),
             settings: config.replicas,
             seat: seat.map(Box::new),
             lease: Lease::NONE,

@@ -37,6 +37,7 @@ pub use effect::{Effect, LogLevel, ReceiveMode, SendPart, SendParts};
 pub use event::Event;
 pub use message::ShardMessage;
 pub use pelton_cluster::peer;
+pub use pelton_cluster::record::{Endpoint, NodeRegistration, ShardRegistration};
 pub use pelton_log::{DiskImage, RecoveryError, SegmentReader, disk};
 #[cfg(feature = "sabotage")]
 pub use sabotage::Sabotage;

@@ -88,7 +88,9 @@ class Driver:
             except ck.KafkaException as e:
                 # librdkafka finds a partition unknown now and then while its metadata is renewed, with any broker
                 # (confluent-kafka-python issue 1043); asking again helps.
-                if e.args[0].code() != ck.KafkaError._UNKNOWN_PARTITION or time.monotonic() > deadline:
+                # This call does not look for another leader by itself either.
+                passing = (ck.KafkaError._UNKNOWN_PARTITION, ck.KafkaError.NOT_LEADER_FOR_PARTITION, ck.KafkaError._TRANSPORT)
+                if e.args[0].code() not in passing or time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
 

@@ -153,6 +153,13 @@ pub const GROUP: &[ConfigDef] = &[
         doc: "Partitions of __consumer_offsets when it is created.",
     },
     ConfigDef {
+        name: "offsets.topic.replication.factor",
+        kind: Kind::Int(1),
+        default: "3",
+        synonym: None,
+        doc: "Replicas of __consumer_offsets in a cluster.",
+    },
+    ConfigDef {
         name: "offsets.topic.segment.bytes",
         kind: Kind::Int(1048576),
         default: "104857600",

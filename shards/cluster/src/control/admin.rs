@@ -115,7 +115,7 @@ impl Controller {
         }
         let planned = match ask {
             Ask::CreateTopic(wish) => {
-                let mut placement = Placement::of_cluster(image);
+                let mut placement = Placement::of_cluster(image, self.config.broker.founders);
                 controller::create_topic(image, &self.config.broker, &mut self.prng, &mut placement, &wish)
                     .map(|topic| (topic.records, Answer::Topic(topic.id)))
             }

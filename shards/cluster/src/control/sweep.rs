@@ -283,6 +283,7 @@ impl Controller {
 
     fn evacuate(&mut self, image: &MetadataImage, batch: &mut Batch, task: Task, node: NodeId) -> Step {
         let mut left = false;
+        let founders = self.config.broker.founders;
         let mut room = self.config.moves_max.saturating_sub(image.reassigning().len());
         let mut placement = None;
         let step = self.walk(image, batch, task, |controller, batch, key, partition| {
@@ -290,7 +291,7 @@ impl Controller {
             if partition.reassigning() || room == 0 {
                 return;
             }
-            let placement = placement.get_or_insert_with(|| ClusterPlacement::new(image, false));
+            let placement = placement.get_or_insert_with(|| ClusterPlacement::new(image, founders));
             let mut target: Vec<Replica> =
                 partition.replicas.iter().copied().filter(|replica| replica.node != node).collect();
             while target.len() < partition.replicas.len() {

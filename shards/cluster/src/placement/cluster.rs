@@ -23,8 +23,9 @@ pub struct ClusterPlacement {
 }
 
 impl ClusterPlacement {
-    /// Over the nodes that may get something new. With `colocate`, or if there is one node only, replicas may share a node.
-    pub fn new(image: &MetadataImage, colocate: bool) -> ClusterPlacement {
+    /// Over the nodes that may get something new. Replicas share a node only in a cluster of one: of those that have founded it
+    /// all but one may not be registered yet.
+    pub fn new(image: &MetadataImage, founders: u16) -> ClusterPlacement {
         let mut places = BTreeMap::new();
         for node in image.nodes() {
             if node.fenced || node.draining || node.leaving {
@@ -42,7 +43,7 @@ impl ClusterPlacement {
             }
         }
         let nodes = image.nodes().count();
-        let mut placement = ClusterPlacement { places, nodes, colocate: colocate || nodes == 1 };
+        let mut placement = ClusterPlacement { places, nodes, colocate: nodes == 1 && founders <= 1 };
         for (_, partition) in image.partitions() {
             for replica in &partition.replicas {
                 placement.count(*replica, partition.replicas.first() == Some(replica));

@@ -191,7 +191,7 @@ impl Fake {
 impl Core for Fake {
     fn start(
         _: Arc<BrokerConfig>,
-        me: ShardId,
+        plan: &ShardPlan,
         image: DiskImage,
         _: u64,
         _: Now,
@@ -203,7 +203,7 @@ impl Core for Fake {
         out.push(Effect::Ready);
         Ok(Fake {
             image,
-            me,
+            me: plan.shard,
             partial: BTreeMap::new(),
             tickets: BTreeMap::new(),
             next: 0,
@@ -301,6 +301,7 @@ pub fn try_start(directory: &std::path::Path, config: BrokerConfig) -> Result<Ru
             listen: (config.mode == ListenerMode::Direct || shard == 0)
                 .then(|| SocketAddr::from(([127, 0, 0, 1], 0))),
             peers: None,
+            cluster: None,
         })
         .collect();
     std::fs::create_dir_all(directory).unwrap();

@@ -65,14 +65,14 @@ struct Machine {
 impl Core for Machine {
     fn start(
         config: Arc<BrokerConfig>,
-        shard: ShardId,
+        plan: &ShardPlan,
         _: DiskImage,
         _: u64,
         _: Now,
         out: &mut Vec<Effect>,
     ) -> Result<Machine, String> {
         out.push(Effect::Ready);
-        let shared = board(Replica { node: config.node_id, shard });
+        let shared = board(Replica { node: config.node_id, shard: plan.shard });
         Ok(Machine { shared, ready: VecDeque::new(), next_ns: 0 })
     }
 
@@ -154,6 +154,7 @@ fn start(
         directory: directory.join(format!("shard-{}", shard.0)),
         partitions_directory: directory.join("partitions"),
         listen: None,
+        cluster: None,
         peers: Some(PeerPlan {
             listen,
             identity: identity(shard),

@@ -93,7 +93,7 @@ impl ApiContext<'_> {
     /// Where new partitions go.
     pub fn placement(&self) -> Placement {
         match self.is_cluster() {
-            true => Placement::of_cluster(self.image),
+            true => Placement::of_cluster(self.image, self.config.founders),
             false => Placement::new(self.image, self.config.node_id, self.config.shards),
         }
     }

@@ -17,9 +17,6 @@ use pelton_wire::messages::{
 
 use super::context::{ApiContext, Planned, refused};
 
-/// Replicas of `__consumer_offsets`, if there are so many nodes.
-const OFFSETS_FACTOR: i16 = 3;
-
 /// Plans the topics of a request.
 pub fn handle(
     context: &ApiContext<'_>,
@@ -69,10 +66,9 @@ pub fn auto_create(context: &ApiContext<'_>, prng: &mut Prng, names: &[String]) 
 /// `__consumer_offsets` as Kafka makes it (GroupCoordinatorService.groupMetadataTopicConfigs).
 fn offsets_wish(context: &ApiContext<'_>) -> TopicWish {
     let config = context.config;
-    // Kafka's offsets.topic.replication.factor. Nodes that are away count: the topic is refused, and asked for again, until
-    // they are back, rather than kept with fewer copies for ever.
-    let nodes = context.image.nodes().filter(|node| !node.leaving).count();
-    let factor = OFFSETS_FACTOR.min(nodes as i16);
+    // Nodes that are away, or have not come yet, count: the topic is refused, and asked for again, until they are there, rather
+    // than kept with fewer copies for ever.
+    let factor = if context.is_cluster() { config.offsets_topic_replication_factor } else { -1 };
     let configs = [
         ("cleanup.policy", "compact".to_string()),
         ("compression.type", "producer".to_string()),
@@ -81,7 +77,7 @@ fn offsets_wish(context: &ApiContext<'_>) -> TopicWish {
     TopicWish {
         name: OFFSETS_TOPIC.to_string(),
         partitions: config.offsets_topic_partitions,
-        replication_factor: if factor > 1 { factor } else { -1 },
+        replication_factor: factor,
         configs: configs.into_iter().map(|(name, value)| (name.to_string(), Some(value))).collect(),
         ..TopicWish::default()
     }

@@ -2,6 +2,7 @@
 //! replica on another shard of this process is reached over the ring, with the batches as handles.
 
 use bytes::Bytes;
+use pelton_cluster::peer::{Peer, known_peers};
 use pelton_model::{Now, Replica};
 use pelton_replica::frame::{Body, FRAME_BYTES_MAX, Frame};
 
@@ -11,6 +12,13 @@ use crate::effect::Effect;
 use crate::message::ShardMessage;
 
 impl Shard {
+    /// The shards of other nodes that this one meets from now on; none if they are as it said before.
+    pub fn take_peers(&mut self) -> Option<Vec<Peer>> {
+        let cluster = self.cluster.as_mut().filter(|cluster| cluster.peers_differ)?;
+        cluster.peers_differ = false;
+        Some(known_peers(&cluster.identity, self.image.nodes(), &cluster.first))
+    }
+
     pub(super) fn send_to_peer(
         &mut self,
         to: Replica,

@@ -14,7 +14,7 @@ use pelton_replica::lease::Lease;
 
 impl Shard {
     /// A shard of a node of a cluster, from what is on its disk; `seed` as with [`Shard::new`]. It is ready when the node is
-    /// registered and the shard follows the metadata up to there.
+    /// registered and unfenced, and the shard follows the metadata up to there.
     pub fn in_cluster(
         config: Arc<BrokerConfig>,
         cluster: &ClusterConfig,
@@ -37,7 +37,7 @@ impl Shard {
         };
         let image = seat.as_ref().map(|seat| seat.member.image().clone());
         let me = Replica { node: shard.config.node_id, shard: id };
-        shard.cluster = Some(Box::new(Cluster::new(me, cluster, seat)));
+        shard.cluster = Some(Box::new(Cluster::new(me, &shard.config.cluster_id, cluster, seat)));
         if let Some(image) = image {
             shard.replace_image(now, image, out);
             shard.spread_image(out);

@@ -1,18 +1,20 @@
 //! Brings the replicas of a shard in line with the metadata: opens those that belong here, hands each its state, drops the
 //! log of one only when the metadata say in so many words that it has gone elsewhere.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use pelton_cluster::image::{MetadataImage, Touched};
 use pelton_log::PartitionSlot;
-use pelton_model::{IsrMember, Now, PartitionKey, PartitionState, TopicConfig, TopicId};
+use pelton_model::{IsrMember, NodeId, Now, PartitionKey, PartitionState, TopicConfig, TopicId};
 use pelton_replica::effect::Settings;
 use pelton_replica::partition::RoleKind;
 use pelton_wire::error_code::ErrorCode;
 
 use super::Sabotage;
 use crate::Shard;
+use crate::control::CONTROLLER;
 use crate::effect::Effect;
 use crate::message::ShardMessage;
 use crate::partitions::{Hosted, Route, TopicRoute};
@@ -32,8 +34,32 @@ impl Shard {
     pub(crate) fn note_changes(&mut self, now: Now, index: u64, touched: &Touched, out: &mut Vec<Effect>) {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.note_leaders(index, &touched.leaders);
+        cluster.peers_differ |= !touched.nodes.is_empty();
         if touched.nodes.contains(&cluster.me.node) {
             self.look_at_life(now, out);
+        }
+        self.say_who_serves(&touched.nodes, out);
+    }
+
+    /// An operator hears who comes and goes.
+    fn say_who_serves(&mut self, nodes: &BTreeSet<NodeId>, out: &mut Vec<Effect>) {
+        if self.id != CONTROLLER {
+            return;
+        }
+        for node in nodes {
+            let Shard { cluster: Some(cluster), image, .. } = self else { return };
+            let serves = image.node(*node).map(|node| !node.fenced);
+            let before = match serves {
+                Some(serves) => cluster.serving.insert(*node, serves),
+                None => cluster.serving.remove(node),
+            };
+            let what = match (before.unwrap_or(false), serves) {
+                (false, Some(true)) => "serves in the cluster",
+                (true, Some(false)) => "is fenced: it stops, or was not heard from; others lead what it led",
+                (_, None) => "is no node of the cluster any more",
+                _ => continue,
+            };
+            self.say(out, &format!("node {} {what}", node.0));
         }
     }
 
@@ -46,6 +72,8 @@ impl Shard {
         if let Some(cluster) = &mut self.cluster {
             cluster.wait_floor = self.image.applied_offset();
             cluster.waits.clear();
+            cluster.peers_differ = true;
+            cluster.serving = self.image.nodes().map(|node| (node.node, !node.fenced)).collect();
         }
         for id in gone {
             self.sync_topic(now, id, out);
@@ -53,9 +81,9 @@ impl Shard {
         self.look_at_life(now, out);
         self.sync_all(now, out);
         let offset = self.image.applied_offset();
-        if self.id != crate::control::CONTROLLER {
+        if self.id != CONTROLLER {
             let message = ShardMessage::MetadataApplied { offset };
-            out.push(Effect::ToShard { to: crate::control::CONTROLLER, message });
+            out.push(Effect::ToShard { to: CONTROLLER, message });
         }
     }
 
@@ -92,7 +120,7 @@ impl Shard {
         self.sync_all(now, out);
     }
 
-    /// Opens the replicas once this process is registered, and follows the metadata up to there: whatever a former life of
+    /// Opens the replicas once this process is registered and unfenced, and follows the metadata up to there: whatever a former life of
     /// it has seen lies before. Only now may logs that no metadata name be dropped.
     pub(crate) fn goes_live(&mut self, now: Now, out: &mut Vec<Effect>) -> bool {
         let Some(cluster) = &mut self.cluster else { return true };
@@ -100,6 +128,10 @@ impl Shard {
             if cluster.sabotaged(Sabotage::DropUnnamed) {
                 self.drop_unnamed(now, out);
             }
+            return false;
+        }
+        // Clients are let in when the node may lead, and a topic may get a replica here.
+        if self.image.node(cluster.me.node).is_none_or(|node| node.fenced) {
             return false;
         }
         cluster.live = true;

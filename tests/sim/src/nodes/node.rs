@@ -69,6 +69,7 @@ pub fn cluster(prng: &mut Prng, fault: Option<Fault>) -> Vec<Node> {
             cluster_id: ClusterId("simulatedcluster000000".to_string()),
             mode,
             shards,
+            founders: NODES as u16,
             journal_bytes,
             journal_writes_in_flight: 1 + prng.below(3) as usize,
             direct_bytes: [400, 4_000, 256 << 10][prng.below(3) as usize],
@@ -109,6 +110,7 @@ impl Node {
         let id = self.config.node_id;
         ClusterConfig {
             voters: (0..NODES).map(|node| NodeId(node as i32 + 1)).collect(),
+            first: Vec::new(),
             registration: NodeRegistration {
                 node: id,
                 epoch: NodeEpoch(0),

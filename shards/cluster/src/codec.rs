@@ -108,7 +108,8 @@ impl<'a> In<'a> {
     /// A list: its count in two bytes, then each.
     pub fn list<T>(&mut self, each: impl Fn(&mut Self) -> Result<T, Malformed>) -> Result<Vec<T>, Malformed> {
         let count = self.u16()?;
-        let mut found = Vec::new();
+        // Room for what is usual, exactly; what is more has to be there first.
+        let mut found = Vec::with_capacity(usize::from(count.min(8)));
         for _ in 0..count {
             found.push(each(self)?);
         }

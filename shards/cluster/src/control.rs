@@ -154,6 +154,7 @@ pub struct Controller {
     emptied: BTreeSet<NodeId>,
     next_balance_ns: u64,
     balance_after: Option<PartitionKey>,
+    visits: u64,
     min_isr: BTreeMap<pelton_model::TopicId, usize>,
     prng: Prng,
     sabotage: ControlSabotage,
@@ -185,6 +186,7 @@ impl Controller {
             emptied: BTreeSet::new(),
             next_balance_ns: 0,
             balance_after: None,
+            visits: 0,
             min_isr: BTreeMap::new(),
             prng: Prng::new(seed),
             sabotage,
@@ -199,6 +201,11 @@ impl Controller {
     /// Nothing is under way or waits.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_none() && self.queue.is_empty() && self.tasks.is_empty()
+    }
+
+    /// Partitions looked at so far, for whatever reason but a request that names them: what must not grow with time alone.
+    pub fn visits(&self) -> u64 {
+        self.visits
     }
 
     /// A request.

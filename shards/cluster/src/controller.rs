@@ -96,8 +96,7 @@ pub fn create_topic(
     if image.topic_by_name(&wish.name).is_some() {
         return Err((Refusal::TopicExists, format!("Topic '{}' already exists.", wish.name)));
     }
-    let key = names::collision_key(&wish.name);
-    if let Some(other) = image.topic_names().find(|name| names::collision_key(name) == key) {
+    if let Some(other) = image.topic_alike(&wish.name) {
         return Err((
             Refusal::InvalidTopic,
             format!("Topic '{}' collides with existing topic: {other}", wish.name),

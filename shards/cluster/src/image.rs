@@ -1,16 +1,21 @@
 //! What the cluster looks like after some number of records: nodes, topics, partitions, settings, producer ids.
 
+mod index;
+mod loads;
 mod partition;
+mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pelton_model::{LeaderEpoch, NodeEpoch, NodeId, PartitionKey, Replica, ReplicaEpoch, TopicId};
+use pelton_model::{LeaderEpoch, NodeEpoch, NodeId, PartitionKey, Replica, ReplicaEpoch, ShardId, TopicId};
 
-use crate::codec::In;
-use crate::record::{
-    ConfigResource, MetadataRecord, NodeRegistration, RecordError, append_record, for_each_record,
-};
+use crate::names;
+use crate::record::{ConfigResource, MetadataRecord, NodeRegistration};
 
+use self::index::Index;
+use self::loads::Loads;
+
+pub use loads::Load;
 pub use partition::PartitionImage;
 
 /// A topic.
@@ -55,12 +60,16 @@ pub struct LeaderChange {
 pub struct MetadataImage {
     topics: BTreeMap<TopicId, TopicImage>,
     ids: BTreeMap<String, TopicId>,
+    /// Names that look like others in metric names, each behind what they look like.
+    alike: BTreeSet<(String, String)>,
     /// Of topics and brokers.
     configs: BTreeMap<ConfigResource, BTreeMap<String, String>>,
     /// Of groups.
     group_configs: BTreeMap<String, BTreeMap<String, String>>,
     nodes: BTreeMap<NodeId, NodeRegistration>,
     reassigning: BTreeSet<PartitionKey>,
+    loads: Loads,
+    index: Index,
     partitions: usize,
     next_producer_id: i64,
     applied_offset: u64,
@@ -90,6 +99,17 @@ impl MetadataImage {
     /// A topic.
     pub fn topic_by_name(&self, name: &str) -> Option<&TopicImage> {
         self.topics.get(self.ids.get(name)?)
+    }
+
+    /// A topic whose name differs from this one only in '.' and '_', which look the same in metric names.
+    pub fn topic_alike(&self, name: &str) -> Option<&str> {
+        if !names::may_collide(name) {
+            return None;
+        }
+        let key = names::collision_key(name);
+        let from = (key.clone(), String::new());
+        let alike = self.alike.range(from..).take_while(|(of, _)| *of == key);
+        alike.map(|(_, other)| other.as_str()).find(|other| *other != name)
     }
 
     /// A partition.
@@ -167,6 +187,16 @@ impl MetadataImage {
         &self.reassigning
     }
 
+    /// What a place has to bear.
+    pub fn load(&self, replica: Replica) -> Load {
+        self.loads.of(replica)
+    }
+
+    /// What the places of a node have to bear, those that have anything.
+    pub fn loads_of(&self, node: NodeId) -> impl Iterator<Item = (ShardId, Load)> {
+        self.loads.of_node(node)
+    }
+
     /// Every node, by id.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeRegistration> {
         self.nodes.values()
@@ -217,12 +247,16 @@ impl MetadataImage {
     fn apply_record(&mut self, offset: u64, record: &MetadataRecord, touched: &mut Touched) {
         match record {
             MetadataRecord::Topic { id, name } => {
+                self.remove_topic(*id);
+                if names::may_collide(name) {
+                    self.alike.insert((names::collision_key(name), name.clone()));
+                }
                 self.ids.insert(name.clone(), *id);
                 self.topics.insert(*id, TopicImage { id: *id, name: name.clone(), partitions: Vec::new() });
                 touched.topics.insert(*id);
             }
             MetadataRecord::Partition { key, state } => {
-                self.set_partition(*key, PartitionImage::of(state), true, touched);
+                self.set_partition(*key, PartitionImage::from_state(state.clone()), true, touched);
             }
             MetadataRecord::PartitionChange { key, delta } => {
                 let Some(partition) = self.partition(*key) else { return };
@@ -232,14 +266,11 @@ impl MetadataImage {
                 }
                 let mut state = partition.state();
                 delta.apply(&mut state);
-                self.set_partition(*key, PartitionImage::of(&state), delta.released, touched);
+                self.set_partition(*key, PartitionImage::from_state(state), delta.released, touched);
             }
             MetadataRecord::RemoveTopic { id } => {
-                if let Some(topic) = self.topics.remove(id) {
-                    self.ids.remove(&topic.name);
-                    self.configs.remove(&ConfigResource::Topic(topic.name));
-                    self.partitions -= topic.partitions.len();
-                    self.reassigning.retain(|key| key.topic_id != *id);
+                if let Some(name) = self.remove_topic(*id) {
+                    self.configs.remove(&ConfigResource::Topic(name));
                     touched.topics.insert(*id);
                 }
             }
@@ -293,6 +324,23 @@ impl MetadataImage {
         }
     }
 
+    /// Its name, if there was such a topic.
+    fn remove_topic(&mut self, id: TopicId) -> Option<String> {
+        let topic = self.topics.remove(&id)?;
+        self.ids.remove(&topic.name);
+        if names::may_collide(&topic.name) {
+            self.alike.remove(&(names::collision_key(&topic.name), topic.name.clone()));
+        }
+        self.partitions -= topic.partitions.len();
+        let none = PartitionImage::default();
+        for (key, partition) in partitions_of(&topic) {
+            self.reassigning.remove(&key);
+            self.loads.replace(partition, &none);
+            self.index.replace(key, partition, &none);
+        }
+        Some(topic.name)
+    }
+
     fn set_partition(
         &mut self,
         key: PartitionKey,
@@ -305,7 +353,12 @@ impl MetadataImage {
             return;
         };
         if index >= topic.partitions.len() {
-            self.partitions += index + 1 - topic.partitions.len();
+            let more = index + 1 - topic.partitions.len();
+            self.partitions += more;
+            if index >= topic.partitions.capacity() {
+                // Most topics grow once: an eighth to spare, not as much again.
+                topic.partitions.reserve_exact(more.max(topic.partitions.len() / 8));
+            }
             topic.partitions.resize_with(index + 1, PartitionImage::default);
         }
         if new.reassigning() {
@@ -317,51 +370,10 @@ impl MetadataImage {
         if (old.leader, old.leader_epoch) != (new.leader, new.leader_epoch) {
             touched.leaders.push(LeaderChange { key, before: old.leader, released });
         }
+        self.loads.replace(old, &new);
+        self.index.replace(key, old, &new);
         topic.partitions[index] = new;
         touched.topics.insert(key.topic_id);
-    }
-
-    /// The whole image as bytes: the records that build it.
-    pub fn snapshot(&self) -> Vec<u8> {
-        let mut out = self.applied_offset.to_le_bytes().to_vec();
-        for node in self.nodes.values() {
-            append_record(&mut out, &MetadataRecord::Node(node.clone()));
-        }
-        for topic in self.topics.values() {
-            append_record(&mut out, &MetadataRecord::Topic { id: topic.id, name: topic.name.clone() });
-            for (key, partition) in partitions_of(topic) {
-                append_record(&mut out, &MetadataRecord::Partition { key, state: partition.state() });
-            }
-        }
-        let groups =
-            self.group_configs.iter().map(|(id, configs)| (ConfigResource::Group(id.clone()), configs));
-        let others = self.configs.iter().map(|(resource, configs)| (resource.clone(), configs));
-        for (resource, configs) in others.chain(groups) {
-            for (name, value) in configs {
-                let (resource, name) = (resource.clone(), name.clone());
-                let value = Some(value.clone());
-                append_record(&mut out, &MetadataRecord::Config { resource, name, value });
-            }
-        }
-        append_record(&mut out, &MetadataRecord::ProducerIds { next: self.next_producer_id });
-        out
-    }
-
-    /// The reverse of [`MetadataImage::snapshot`]; no bytes are an empty image.
-    pub fn from_snapshot(bytes: &[u8]) -> Result<MetadataImage, RecordError> {
-        let mut image = MetadataImage::default();
-        if bytes.is_empty() {
-            return Ok(image);
-        }
-        let mut from = In(bytes);
-        let offset = from.u64()?;
-        let mut touched = Touched::default();
-        for_each_record(from.0, |record| {
-            image.apply_record(offset, &record, &mut touched);
-            touched.leaders.clear();
-        })?;
-        image.applied_offset = offset;
-        Ok(image)
     }
 }
 

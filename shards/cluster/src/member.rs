@@ -117,8 +117,8 @@ pub struct Member {
 impl Member {
     /// From what the disk holds.
     pub fn new(config: MemberConfig, restored: Restored, seed: u64) -> Result<Member, String> {
-        let image =
-            MetadataImage::from_snapshot(&restored.snapshot.data).map_err(|error| error.to_string())?;
+        let image = MetadataImage::from_snapshot(&restored.snapshot.data);
+        let image = image.map_err(|error| error.to_string())?.indexed();
         let wait_floor = restored.snapshot.index;
         let quorum = Quorum::new(config.quorum.clone(), restored, seed).map_err(|error| error.to_string())?;
         Ok(Member {
@@ -419,7 +419,7 @@ impl Member {
                 }
                 QuorumEffect::Install { index, data } => match MetadataImage::from_snapshot(&data) {
                     Ok(image) => {
-                        self.image = image;
+                        self.image = image.indexed();
                         self.image.advance_to(index);
                         self.wait_floor = index;
                         self.waits.clear();

@@ -46,6 +46,11 @@ pub fn collision_key(name: &str) -> String {
     name.replace('.', "_")
 }
 
+/// Another name may look like this one.
+pub fn may_collide(name: &str) -> bool {
+    name.contains(['.', '_'])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

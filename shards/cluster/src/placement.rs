@@ -23,14 +23,8 @@ pub struct Placement {
 impl Placement {
     /// Over the `shards` of `node`, loaded as the image says.
     pub fn new(image: &MetadataImage, node: NodeId, shards: u16) -> Placement {
-        let mut loads: BTreeMap<ShardId, usize> = (0..shards).map(|shard| (ShardId(shard), 0)).collect();
-        for topic in image.topics() {
-            for leader in topic.partitions.iter().filter_map(|partition| partition.leader) {
-                if let Some(load) = loads.get_mut(&leader.shard) {
-                    *load += 1;
-                }
-            }
-        }
+        let load = |shard| image.load(Replica { node, shard }).leaders;
+        let loads = (0..shards).map(ShardId).map(|shard| (shard, load(shard))).collect();
         Placement { node, loads, cluster: None }
     }
 

@@ -1,256 +1,267 @@
-//! What grows with nodes and partitions, and what must not: a node's death, a heartbeat, the image. The controller and the
-//! image are the real ones; the quorum is left out (its messages follow from the entries: one append and one answer for
-//! each member, whatever is in it).
+//! What grows with nodes and partitions, and what must not: a heartbeat, a node's death, one change, a new topic, the image,
+//! its snapshot. Quorum, controller and image are the real ones. Counts and bytes are the same in every run; times are not.
 
-use std::time::Instant;
+mod cluster;
+#[path = "../../../shards/wire/tests/common/counting.rs"]
+mod counting;
+mod scene;
 
-use pelton_cluster::control::{ControlConfig, ControlEffect, ControlSabotage, Controller};
-use pelton_cluster::image::{MetadataImage, Touched};
-use pelton_cluster::lease::Renewal;
-use pelton_cluster::node_message::{NodeMessage, encode};
-use pelton_cluster::record::{Endpoint, MetadataRecord, NodeRegistration, ShardRegistration, decode_records};
-use pelton_model::{
-    BrokerConfig, IsrMember, LeaderEpoch, NodeEpoch, NodeId, PartitionEpoch, PartitionKey, PartitionState,
-    Replica, ReplicaEpoch, ShardEpoch, ShardId, TopicId,
-};
-use uuid::Uuid;
+use std::time::{Duration, Instant};
 
-const MS: u64 = 1_000_000;
-const TICK_MS: u64 = 50;
-const PARTITIONS_PER_TOPIC: usize = 1_000;
-const FACTOR: usize = 3;
+use bytes::Bytes;
+use pelton_cluster::control::asks::{Answer, Ask};
+use pelton_cluster::control::isr::{Asker, IsrChange};
+use pelton_cluster::controller::TopicWish;
+use pelton_cluster::image::MetadataImage;
+use pelton_model::NodeId;
+use pelton_model::limits::PARTITIONS_MAX;
 
-/// Memory of this process now, bytes.
-fn resident_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    pages.unwrap_or(0) * 4096
+use self::cluster::{Cluster, Count};
+use self::scene::Size;
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
+
+/// Intervals of heartbeats that are counted.
+const INTERVALS: u64 = 10;
+/// Partitions of the new topic.
+const NEW_PARTITIONS: i32 = 1_000;
+
+/// What one size comes to.
+struct Row {
+    size: Size,
+    image_bytes: usize,
+    index_bytes: usize,
+    snapshot_bytes: usize,
+    snapshot: Duration,
+    load: Duration,
+    index: Duration,
+    /// Of [`INTERVALS`], and allocations in the whole cluster.
+    beats: Count,
+    allocations: u64,
+    /// The quickest of them.
+    beat: Duration,
+    /// One partition changes.
+    update: Count,
+    topic: Count,
+    death: Count,
+    /// Intervals until everything that follows from the death is done.
+    death_intervals: u64,
+    /// Partitions the dead node had a replica of.
+    lost: usize,
 }
 
-fn node(id: usize) -> NodeRegistration {
-    NodeRegistration {
-        node: NodeId(id as i32),
-        epoch: NodeEpoch(1 + id as u64),
-        directory: Uuid::from_u64_pair(1, id as u64),
-        incarnation: Uuid::from_u64_pair(2, id as u64),
-        start: 1,
-        rack: Some(format!("rack-{}", id % 3)),
-        endpoints: vec![Endpoint { name: "peer".to_string(), host: format!("node-{id}"), port: 9000 }],
-        shards: vec![ShardRegistration { epoch: ShardEpoch(0), device: 0, online: true }; 4],
-        fenced: false,
-        draining: false,
-        leaving: false,
-        lossy: false,
-    }
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let began = Instant::now();
+    let result = work();
+    (result, began.elapsed())
 }
 
-fn partition(nodes: usize, at: usize) -> PartitionState {
-    let place = |step: usize| Replica {
-        node: NodeId(((at + step) % nodes) as i32),
-        shard: ShardId((at / nodes % 4) as u16),
-    };
-    let replicas: Vec<Replica> = (0..FACTOR).map(place).collect();
-    let member = |replica: &Replica| IsrMember {
-        replica: *replica,
-        epoch: ReplicaEpoch { node_epoch: NodeEpoch(1 + replica.node.0 as u64), shard_epoch: ShardEpoch(0) },
-    };
-    PartitionState {
-        leader: replicas.first().copied(),
-        isr: replicas.iter().map(member).collect(),
-        replicas,
-        leader_epoch: LeaderEpoch(0),
-        partition_epoch: PartitionEpoch(0),
-        elr: Vec::new(),
-        last_known_elr: Vec::new(),
-        adding: Vec::new(),
-        removing: Vec::new(),
-        unclean_epoch: None,
-    }
+fn kept<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = counting::allocated();
+    let result = work();
+    (result, usize::try_from(counting::allocated() - before).unwrap_or(0))
 }
 
-fn build(nodes: usize, partitions: usize) -> MetadataImage {
-    let mut image = MetadataImage::default();
-    let mut index = 1;
-    let mut apply = |records: &[MetadataRecord]| {
-        index += 1;
-        image.apply(index, records);
-    };
-    apply(&(0..nodes).map(|id| MetadataRecord::Node(node(id))).collect::<Vec<_>>());
-    for first in (0..partitions).step_by(PARTITIONS_PER_TOPIC) {
-        let id = TopicId(Uuid::from_u64_pair(3, first as u64));
-        let mut records = vec![MetadataRecord::Topic { id, name: format!("topic-{first}") }];
-        for at in first..(first + PARTITIONS_PER_TOPIC).min(partitions) {
-            let key = PartitionKey { topic_id: id, partition: (at - first) as i32 };
-            records.push(MetadataRecord::Partition { key, state: partition(nodes, at) });
+impl Row {
+    fn of(size: Size) -> Result<Row, String> {
+        let built = scene::image(size);
+        let applied = built.applied_offset();
+        let (snapshot, snapshot_time) = timed(|| built.snapshot());
+        let snapshot_bytes = snapshot.len();
+        drop(built);
+        let ((image, image_bytes), load) = timed(|| kept(|| MetadataImage::from_snapshot(&snapshot)));
+        let image = image.map_err(|error| error.to_string())?;
+        let ((indexed, index_bytes), index) = timed(|| kept(|| image.indexed()));
+        drop(indexed);
+
+        let mut cluster = Cluster::new(size, Bytes::from(snapshot), applied);
+        let (start, calls) = (cluster.count(), counting::calls());
+        let mut beat = Duration::MAX;
+        for _ in 0..INTERVALS {
+            let before = cluster.count();
+            cluster.interval();
+            beat = beat.min(cluster.count().since(&before).cpu);
         }
-        apply(&records);
+        let (beats, allocations) = (cluster.count().since(&start), counting::calls() - calls);
+
+        let update = change_one(&mut cluster)?;
+        let topic = create_topic(&mut cluster)?;
+        let dead = size.nodes as i32 - 1;
+        let lost = cluster.member.image().partitions_on(NodeId(dead), None).count();
+        let (death, death_intervals) = kill(&mut cluster, dead)?;
+        Ok(Row {
+            size,
+            image_bytes,
+            index_bytes,
+            snapshot_bytes,
+            snapshot: snapshot_time,
+            load,
+            index,
+            beats,
+            allocations,
+            beat,
+            update,
+            topic,
+            death,
+            death_intervals,
+            lost,
+        })
     }
-    image
+
+    fn print(&self) {
+        let Size { nodes, partitions, per_topic } = self.size;
+        let each = |value: f64, of: f64| value / of.max(1.0);
+        let (n, p) = (nodes as f64, partitions as f64);
+        let beats = INTERVALS as f64 * (n - 1.0);
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let rest = self.death.cpu.saturating_sub(self.beat * self.death_intervals as u32);
+        println!("{nodes} nodes, {partitions} partitions, {per_topic} to a topic");
+        println!(
+            "  heartbeat: {:.0} B of leases and {:.0} B of the quorum a node, {:.2} us, {:.1} allocations, {} partitions looked at",
+            each(self.beats.leases.bytes as f64, beats),
+            each(self.beats.beats.bytes as f64, beats),
+            each(self.beat.as_secs_f64() * 1e6, n - 1.0),
+            each(self.allocations as f64, beats),
+            self.beats.visits,
+        );
+        println!(
+            "  a node's death: {} partitions, {} looked at, {} entries, {} KiB, {} frames, {} KiB sent, {:.1} ms",
+            self.lost,
+            self.death.visits,
+            self.death.entries,
+            self.death.entry_bytes / 1024,
+            self.death.log.number,
+            self.death.log.bytes / 1024,
+            ms(rest),
+        );
+        println!(
+            "  one change: {} B in the log, {} frames, {} B sent, {:.2} ms; a topic of {NEW_PARTITIONS}: {} looked at, {:.1} ms",
+            self.update.entry_bytes,
+            self.update.log.number,
+            self.update.log.bytes,
+            ms(self.update.cpu),
+            self.topic.visits,
+            ms(self.topic.cpu),
+        );
+        println!(
+            "  image: {:.0} B a partition, index {:.0} B; snapshot {:.0} B a partition, written in {:.1} ms, read in {:.1} ms, indexed in {:.1} ms",
+            each(self.image_bytes as f64, p),
+            each(self.index_bytes as f64, p),
+            each(self.snapshot_bytes as f64, p),
+            ms(self.snapshot),
+            ms(self.load),
+            ms(self.index),
+        );
+    }
 }
 
-/// The controller with a quorum that commits at once.
-struct Bench {
-    image: MetadataImage,
-    controller: Controller,
-    nodes: usize,
-    now: u64,
-    sequence: u64,
-    entries: u64,
-    bytes: u64,
-    changes: u64,
-    frame_bytes: u64,
-    grants: u64,
+/// A partition's leader asks for the ISR there is: one entry.
+fn change_one(cluster: &mut Cluster) -> Result<Count, String> {
+    let image = cluster.member.image();
+    let found =
+        image.partitions().find(|(_, partition)| partition.leader.is_some_and(|leader| leader.node.0 > 2));
+    let (key, partition) = found.ok_or("no partition is led by another node")?;
+    let state = partition.state();
+    let node = state.leader.map_or(NodeId(0), |leader| leader.node);
+    let asker = Asker { node, epoch: scene::epoch(node.0 as usize) };
+    let (leader_epoch, partition_epoch) = (state.leader_epoch, state.partition_epoch);
+    let changes = vec![IsrChange { key, leader_epoch, partition_epoch, isr: state.isr }];
+    let before = cluster.count();
+    cluster.ask_from(node, Ask::AlterIsr { asker, changes });
+    let count = cluster.count().since(&before);
+    let now = cluster.member.image().partition(key).map(|partition| partition.partition_epoch);
+    match now {
+        Some(now) if now.0 == partition_epoch.0 + 1 => Ok(count),
+        _ => Err("the partition has not changed".to_string()),
+    }
 }
 
-impl Bench {
-    fn new(image: MetadataImage, nodes: usize) -> Bench {
-        let mut config = ControlConfig::new(7, BrokerConfig::defaults());
-        config.auto_rebalance = false;
-        let controller = Controller::new(config, 1, 0, 1, ControlSabotage::default());
-        let mut bench = Bench {
-            image,
-            controller,
-            nodes,
-            now: 0,
-            sequence: 0,
-            entries: 0,
-            bytes: 0,
-            changes: 0,
-            frame_bytes: 0,
-            grants: 0,
-        };
-        bench.applied(&Touched::default());
-        bench
+fn create_topic(cluster: &mut Cluster) -> Result<Count, String> {
+    let wish = TopicWish {
+        name: "new".to_string(),
+        partitions: NEW_PARTITIONS,
+        replication_factor: scene::FACTOR as i16,
+        ..TopicWish::default()
+    };
+    let before = cluster.count();
+    match cluster.ask(Ask::CreateTopic(wish)) {
+        Answer::Topic(_) => Ok(cluster.count().since(&before)),
+        other => Err(format!("no topic: {other:?}")),
     }
+}
 
-    fn applied(&mut self, touched: &Touched) {
-        let mut out = Vec::new();
-        let index = self.image.applied_offset();
-        self.controller.applied(self.now, index, 1, touched, &self.image, &mut out);
-        self.perform(out);
-    }
-
-    fn perform(&mut self, effects: Vec<ControlEffect>) {
-        for effect in effects {
-            match effect {
-                ControlEffect::Propose(payload) => {
-                    let records = decode_records(&payload).expect("what the controller wrote");
-                    self.entries += 1;
-                    self.bytes += payload.len() as u64;
-                    self.changes += records.len() as u64;
-                    let index = self.image.applied_offset() + 1;
-                    let mut out = Vec::new();
-                    self.controller.proposed(Some(index), &mut out);
-                    self.perform(out);
-                    let touched = self.image.apply(index, &records);
-                    self.applied(&touched);
-                }
-                ControlEffect::Confirm(round) => {
-                    let mut out = Vec::new();
-                    self.controller.confirmed(self.now, round, &self.image, &mut out);
-                    self.perform(out);
-                }
-                ControlEffect::Grant(to, grant) => {
-                    self.grants += 1;
-                    let frame = encode(7, NodeId(0), to, &NodeMessage::Grant(grant));
-                    self.frame_bytes += frame.map_or(0, |frame| frame.len() as u64);
-                }
-                _ => {}
-            }
+/// A node falls silent; until it leads nothing and is in no ISR.
+fn kill(cluster: &mut Cluster, node: i32) -> Result<(Count, u64), String> {
+    cluster.dead.insert(node);
+    let before = cluster.count();
+    for intervals in 1..200 {
+        cluster.interval();
+        let image = cluster.member.image();
+        let fenced = image.node(NodeId(node)).is_none_or(|node| node.fenced);
+        if fenced && cluster.is_idle() {
+            let image = cluster.member.image();
+            let in_sync = image.partitions_on(NodeId(node), None).any(|(_, partition)| {
+                partition.isr.iter().any(|member| member.replica.node.0 == node)
+                    || partition.leader.is_none_or(|leader| leader.node.0 == node)
+            });
+            let left =
+                if in_sync { Err("the dead node is still in sync somewhere".to_string()) } else { Ok(()) };
+            return left.map(|()| (cluster.count().since(&before), intervals));
         }
     }
-
-    fn tick(&mut self) {
-        self.now += TICK_MS * MS;
-        let mut out = Vec::new();
-        self.controller.tick(self.now, &self.image, &mut out);
-        self.perform(out);
-    }
-
-    /// Every node but those below `dead` asks for its lease.
-    fn renew(&mut self, dead: usize) {
-        self.sequence += 1;
-        let applied = self.image.applied_offset();
-        for id in dead..self.nodes {
-            let epoch = NodeEpoch(1 + id as u64);
-            let renewal = Renewal { node: NodeId(id as i32), epoch, sequence: self.sequence, applied };
-            let frame = encode(7, renewal.node, NodeId(0), &NodeMessage::Renew(renewal));
-            self.frame_bytes += frame.map_or(0, |frame| frame.len() as u64);
-            let mut out = Vec::new();
-            self.controller.renew(renewal, &self.image, &mut out);
-            self.perform(out);
-        }
-    }
-
-    /// One interval of renewals.
-    fn interval(&mut self, dead: usize) {
-        self.renew(dead);
-        (0..6).for_each(|_| self.tick());
-    }
+    Err("a dead node is not fenced".to_string())
 }
 
-/// One row; in a process of its own, or memory could not be told apart.
-pub fn row(nodes: usize, partitions: usize) {
-    let before = resident_bytes();
-    let built = build(nodes, partitions);
-    let image_bytes = resident_bytes().saturating_sub(before);
-    let snapshot = built.snapshot();
-    drop(built);
-    let start = Instant::now();
-    let image = MetadataImage::from_snapshot(&snapshot).expect("our own snapshot");
-    let load = start.elapsed();
-
-    let mut bench = Bench::new(image, nodes);
-    (0..3).for_each(|_| bench.interval(0));
-    let (frames, grants) = (bench.frame_bytes, bench.grants);
-    let rounds = 10;
-    let start = Instant::now();
-    (0..rounds).for_each(|_| bench.interval(0));
-    let beat = start.elapsed();
-    let beats = (rounds * nodes) as f64;
-    let heartbeat_bytes = (bench.frame_bytes - frames) as f64 / beats;
-    assert_eq!(bench.grants - grants, (rounds * nodes) as u64, "every node has its lease");
-    assert_eq!(bench.entries, 0, "a quiet cluster writes nothing");
-
-    let start = Instant::now();
-    let died = bench.now;
-    while bench
-        .image
-        .partitions()
-        .any(|(_, partition)| partition.leader.is_some_and(|leader| leader.node.0 == 0))
-    {
-        bench.interval(1);
-        assert!(bench.now < died + 60_000 * MS, "no election");
-    }
-    let election = start.elapsed();
-    println!(
-        "| {nodes:>5} | {partitions:>9} | {:>8.0} | {:>8.1} | {:>7} | {:>9} | {:>7} | {:>9.1} | {:>7.1} | {:>8.2} | {:>8.2} | {:>7.0} |",
-        heartbeat_bytes,
-        beat.as_secs_f64() * 1e6 / beats,
-        bench.entries,
-        bench.changes,
-        bench.bytes / 1024,
-        bench.entries as f64 * 2.0 * (nodes - 1) as f64,
-        election.as_secs_f64() * 1e3,
-        snapshot.len() as f64 / partitions as f64,
-        image_bytes as f64 / partitions as f64,
-        load.as_secs_f64() * 1e3,
-    );
-}
-
-/// Prints the table. `large` adds a million partitions.
-pub fn table(large: bool) {
-    println!(
-        "| nodes | partitions | B/beat | us/beat | entries | changes | KiB | messages | ms | snapshot B/p | image B/p | load ms |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
-    let sizes: &[usize] = if large { &[10_000, 100_000, 1_000_000] } else { &[10_000, 100_000] };
+/// Prints what sizes up to `large` come to: a million partitions, the most a cluster may have, with the new topic.
+pub fn table(large: bool) -> Result<(), String> {
+    let most = PARTITIONS_MAX - NEW_PARTITIONS as usize;
+    let sizes: &[usize] = if large { &[10_000, 100_000, most] } else { &[10_000, 100_000] };
     for nodes in [10, 100, 1_000] {
         for partitions in sizes {
-            let program = std::env::current_exe().expect("this program");
-            let numbers = [nodes.to_string(), partitions.to_string()];
-            let status = std::process::Command::new(program).arg("--growth-row").args(numbers).status();
-            assert!(status.is_ok_and(|status| status.success()), "a row failed");
+            Row::of(Size { nodes, partitions: *partitions, per_topic: 1_000 })?.print();
         }
     }
+    // Many small topics instead of few large ones.
+    Row::of(Size { nodes: 100, partitions: 100_000, per_topic: 1 }).map(|row| row.print())
+}
+
+fn must(what: &str, holds: bool) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what.to_string()) }
+}
+
+/// The rules of growth at sizes that are quick to build; nothing here is a time.
+pub fn check() -> Result<(), String> {
+    let row = |nodes, partitions, per_topic| {
+        Row::of(Size { nodes, partitions, per_topic }).inspect(|row| row.print())
+    };
+    let (few, many) = (row(10, 100, 10)?, row(10, 10_000, 1_000)?);
+    let wide = row(100, 10_000, 1_000)?;
+    let small = row(10, 10_000, 1)?;
+    for row in [&few, &many, &wide, &small] {
+        let nodes = row.size.nodes as u64 - 1;
+        must("a heartbeat looks at no partition", row.beats.visits == 0)?;
+        must(
+            "every node asks once an interval and is answered",
+            row.beats.leases.number == 2 * nodes * INTERVALS,
+        )?;
+        must("a quiet cluster writes nothing", row.beats.entries == 0)?;
+        must("a death looks at the partitions of the dead, once", row.death.visits == row.lost as u64)?;
+        let batches = row.death.entry_bytes / (160 * 1024) + 1;
+        must("a death takes a fence, and entries that are full", row.death.entries <= 1 + batches)?;
+        must("a change takes 80 bytes at most", row.death.entry_bytes <= 100 + 80 * row.lost as u64)?;
+        must("one change is one entry", row.update.entries == 1 && row.update.entry_bytes <= 100)?;
+        must("an entry takes four frames a node", row.update.log.number <= 4 * nodes)?;
+        must("a change reaches each node with 500 bytes", row.update.log.bytes <= 500 * nodes)?;
+        must("a new topic looks at no partition", row.topic.visits == 0)?;
+    }
+    must("a heartbeat is the same with 100 times the partitions", {
+        let same = |row: &Row| (row.beats.leases, row.beats.beats, row.allocations);
+        same(&few) == same(&many) && same(&few) == same(&small)
+    })?;
+    let per = |bytes: usize, row: &Row| bytes / row.size.partitions;
+    must("a partition takes 190 bytes", per(many.image_bytes, &many) <= 190)?;
+    must("its index takes 80 bytes", per(many.index_bytes, &many) <= 80)?;
+    must("its snapshot takes 130 bytes", per(many.snapshot_bytes, &many) <= 130)?;
+    must("a topic takes 400 bytes", per(small.image_bytes, &small) <= 600)
 }

@@ -170,9 +170,10 @@ impl Controller {
             ConfigResource::Group(_) => false,
         };
         let mut records = Vec::new();
-        for (key, partition) in image.partitions() {
+        for (key, partition) in image.partitions_with_elr() {
+            self.visits += 1;
             // A partition that has nobody but the eligible keeps them: they are its only hope.
-            if partition.elr().is_empty() || partition.isr.is_empty() || !of(key) {
+            if partition.isr.is_empty() || !of(key) {
                 continue;
             }
             let old = partition.state();
@@ -264,7 +265,8 @@ impl Controller {
     fn would_fall_short(&mut self, image: &MetadataImage, node: NodeId) -> Option<Refused> {
         let mut short = Vec::new();
         let mut count = 0;
-        for (key, partition) in image.partitions() {
+        for (key, partition) in image.partitions_on(node, None) {
+            self.visits += 1;
             let stays = partition.isr.iter().filter(|member| member.replica.node != node).count();
             if stays == partition.isr.len() || partition.replicas.len() == 1 {
                 continue;

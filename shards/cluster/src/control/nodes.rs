@@ -1,5 +1,7 @@
 //! Requests of nodes: to be one, to change an ISR, to hand leadership over, to go.
 
+use std::collections::BTreeSet;
+
 use pelton_model::{NodeEpoch, NodeId, PartitionKey, PartitionState, ShardEpoch};
 
 use super::{Batch, Controller, Planned, refuse_all};
@@ -101,8 +103,8 @@ impl Controller {
         asker: Asker,
         changes: Vec<IsrChange>,
     ) -> Planned {
-        let twice = |at: usize, key: PartitionKey| changes[..at].iter().any(|other| other.key == key);
-        if changes.iter().enumerate().any(|(at, change)| twice(at, change.key)) {
+        let keys: BTreeSet<PartitionKey> = changes.iter().map(|change| change.key).collect();
+        if keys.len() < changes.len() {
             return Planned::Now(refuse_all(changes.len(), IsrRefusal::InvalidRequest));
         }
         if changes.iter().any(|change| batch.touched.contains(&change.key)) {

@@ -1,5 +1,5 @@
 //! Work over many partitions: after a node went or came back, to empty one, to bring leadership home. Each is a walk in
-//! pieces: a batch takes as much as fits, the walk goes on when it is applied.
+//! pieces: a batch takes as much as fits, the walk goes on when it is applied. What concerns a node looks at its partitions.
 
 use pelton_model::{NodeEpoch, NodeId, PartitionKey, Replica};
 
@@ -11,9 +11,9 @@ use crate::record::MetadataRecord;
 
 /// Partitions looked at in one piece.
 const VISITS_MAX: usize = 100_000;
-/// A task that waits for others looks again after this, nanoseconds: a look may be at every partition.
+/// A task that waits for others looks again after this, nanoseconds: a look may be at every partition of a node.
 const IDLE_NS: u64 = 1_000_000_000;
-/// Partitions looked at per second for leadership that is not at home.
+/// Partitions whose leadership is not at home that are looked at per second.
 const BALANCE_VISITS: usize = 1_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +82,8 @@ enum Step {
     Done,
     /// It goes on from here.
     More(Option<PartitionKey>),
+    /// Enough for now; it goes on from here when there is room.
+    Full(Option<PartitionKey>),
     /// Nothing to do now; look again later.
     Idle,
 }
@@ -116,6 +118,7 @@ impl Controller {
                     self.tasks.push_front(Task { after, ..task });
                     break;
                 }
+                Step::Full(after) => waiting.push(Task { after, ..task }),
                 Step::Idle => {
                     waiting.push(Task { after: None, not_before_ns: now_ns + IDLE_NS, ..task });
                 }
@@ -168,23 +171,34 @@ impl Controller {
         batch.settles = true;
     }
 
-    /// Walks over partitions from where the task stopped; `each` says whether it did something.
+    /// Walks over partitions from where the task stopped; `each` says whether to go on to the next.
     fn walk(
         &mut self,
         image: &MetadataImage,
         batch: &mut Batch,
         task: Task,
-        mut each: impl FnMut(&mut Controller, &mut Batch, PartitionKey, &PartitionImage),
+        each: impl FnMut(&mut Controller, &mut Batch, PartitionKey, &PartitionImage) -> bool,
     ) -> Step {
-        let mut after = task.after;
-        for (visits, (key, partition)) in image.partitions_after(task.after).enumerate() {
+        match task.node {
+            Some(node) => self.visit(image.partitions_on(node, task.after), batch, task.after, each),
+            None => self.visit(image.partitions_after(task.after), batch, task.after, each),
+        }
+    }
+
+    fn visit<'a>(
+        &mut self,
+        partitions: impl Iterator<Item = (PartitionKey, &'a PartitionImage)>,
+        batch: &mut Batch,
+        mut after: Option<PartitionKey>,
+        mut each: impl FnMut(&mut Controller, &mut Batch, PartitionKey, &PartitionImage) -> bool,
+    ) -> Step {
+        for (visits, (key, partition)) in partitions.enumerate() {
             if batch.bytes.len() >= BATCH_BYTES || visits >= VISITS_MAX {
                 return Step::More(after);
             }
-            let concerned =
-                task.node.is_none_or(|node| partition.replicas.iter().any(|replica| replica.node == node));
-            if concerned {
-                each(self, batch, key, partition);
+            self.visits += 1;
+            if !each(self, batch, key, partition) {
+                return Step::Full(after);
             }
             after = Some(key);
         }
@@ -197,7 +211,7 @@ impl Controller {
                 !image.is_live(member.replica) || image.replica_epoch(member.replica) != Some(member.epoch)
             };
             if partition.leader.is_some() && !partition.isr.iter().any(gone) {
-                return;
+                return true;
             }
             let scene = controller.scene(image, key);
             let old = partition.state();
@@ -208,6 +222,7 @@ impl Controller {
                 batch.change(key, &old, &new, released);
                 batch.settles = true;
             }
+            true
         })
     }
 
@@ -215,7 +230,7 @@ impl Controller {
         self.walk(image, batch, task, |controller, batch, key, partition| {
             let lost = |replica: &Replica| replica.node == node;
             if !partition.elr().iter().any(lost) {
-                return;
+                return true;
             }
             let name = image.topic_by_id(key.topic_id).map(|topic| topic.name.as_str());
             let flushed = name
@@ -224,6 +239,7 @@ impl Controller {
             if !flushed && let Some(new) = election::suspect(&old, lost) {
                 batch.change(key, &old, &new, true);
             }
+            true
         })
     }
 
@@ -235,17 +251,20 @@ impl Controller {
         node: NodeId,
         out: &mut Vec<ControlEffect>,
     ) -> Step {
-        let mut left = false;
         let mut unused = Batch::default();
         let step = self.walk(image, &mut unused, task, |controller, _, key, partition| {
             if partition.leader.is_some_and(|leader| leader.node == node) {
-                left = true;
+                if controller.transfers.len() >= controller.config.transfers_max {
+                    return false;
+                }
                 controller.ask_transfer(now_ns, image, key, partition, None, out);
             }
+            true
         });
+        let leads = image.loads_of(node).any(|(_, load)| load.leaders > 0);
         match step {
             // Who still leads is asked again, until nobody does or the node is wanted again.
-            Step::Done if left => Step::Idle,
+            Step::Done if leads => Step::Idle,
             other => other,
         }
     }
@@ -282,20 +301,21 @@ impl Controller {
     }
 
     fn evacuate(&mut self, image: &MetadataImage, batch: &mut Batch, task: Task, node: NodeId) -> Step {
-        let mut left = false;
         let founders = self.config.broker.founders;
         let mut room = self.config.moves_max.saturating_sub(image.reassigning().len());
         let mut placement = None;
         let step = self.walk(image, batch, task, |controller, batch, key, partition| {
-            left = true;
-            if partition.reassigning() || room == 0 {
-                return;
+            if room == 0 {
+                return false;
+            }
+            if partition.reassigning() {
+                return true;
             }
             let placement = placement.get_or_insert_with(|| ClusterPlacement::new(image, founders));
             let mut target: Vec<Replica> =
                 partition.replicas.iter().copied().filter(|replica| replica.node != node).collect();
             while target.len() < partition.replicas.len() {
-                let Some(next) = placement.next(&target) else { return };
+                let Some(next) = placement.next(&target) else { return true };
                 target.push(next);
             }
             let scene = controller.scene(image, key);
@@ -305,9 +325,13 @@ impl Controller {
             {
                 room -= 1;
             }
+            true
         });
+        // What the node has, not what this piece of the walk has seen, says whether it is empty.
+        let has_any = image.loads_of(node).next().is_some();
         match (step, image.node(node)) {
-            (Step::Done, _) if left => Step::Idle,
+            (Step::Full(_), _) => Step::Idle,
+            (Step::Done, _) if has_any => Step::Idle,
             (Step::Done, Some(known)) if !known.fenced => {
                 // Empty: it is as if it had shut down, once its lease has ended or it says so.
                 self.sessions.stop(node, known.epoch);
@@ -332,14 +356,15 @@ impl Controller {
         self.next_balance_ns = now_ns + 1_000_000_000;
         let mut after = self.balance_after;
         let mut visits = 0;
-        for (key, partition) in image.partitions_after(after).take(BALANCE_VISITS) {
+        for (key, partition) in image.partitions_astray(after).take(BALANCE_VISITS) {
             visits += 1;
             after = Some(key);
-            let preferred = partition.replicas.first().copied();
-            if partition.leader != preferred && !partition.reassigning() {
+            if !partition.reassigning() {
+                let preferred = partition.replicas.first().copied();
                 self.ask_transfer(now_ns, image, key, partition, preferred, out);
             }
         }
+        self.visits += visits as u64;
         self.balance_after = if visits == BALANCE_VISITS { after } else { None };
     }
 }

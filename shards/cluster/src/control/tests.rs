@@ -1,3 +1,5 @@
+mod many;
+
 use pelton_model::{IsrMember, ShardEpoch, ShardId, TopicId};
 use uuid::Uuid;
 
@@ -42,7 +44,7 @@ impl Kit {
         let mut config = ControlConfig::new(7, BrokerConfig::defaults());
         config.auto_rebalance = false;
         let mut kit = Kit {
-            image: MetadataImage::default(),
+            image: MetadataImage::default().indexed(),
             controller: Controller::new(config, 1, 0, 1, ControlSabotage::default()),
             now: 0,
             sequence: 0,

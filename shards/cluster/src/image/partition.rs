@@ -28,23 +28,36 @@ pub struct PartitionImage {
 }
 
 impl PartitionImage {
-    /// From everything about it.
-    pub fn of(state: &PartitionState) -> PartitionImage {
-        let rare = Rare {
-            elr: state.elr.clone(),
-            last_known_elr: state.last_known_elr.clone(),
-            adding: state.adding.clone(),
-            removing: state.removing.clone(),
-            unclean_epoch: state.unclean_epoch,
-        };
+    /// From everything about it, which is used up.
+    pub fn from_state(state: PartitionState) -> PartitionImage {
+        let PartitionState { elr, last_known_elr, adding, removing, unclean_epoch, .. } = state;
+        let rare = Rare { elr, last_known_elr, adding, removing, unclean_epoch };
         PartitionImage {
-            replicas: state.replicas.clone().into_boxed_slice(),
-            isr: state.isr.clone().into_boxed_slice(),
+            replicas: state.replicas.into_boxed_slice(),
+            isr: state.isr.into_boxed_slice(),
             rare: (rare != Rare::default()).then(|| Box::new(rare)),
             leader: state.leader,
             leader_epoch: state.leader_epoch,
             partition_epoch: state.partition_epoch,
         }
+    }
+
+    /// Everything about it, into a state whose memory is used again.
+    pub fn write_to(&self, state: &mut PartitionState) {
+        fn copy<T: Copy>(into: &mut Vec<T>, from: &[T]) {
+            into.clear();
+            into.extend_from_slice(from);
+        }
+        copy(&mut state.replicas, &self.replicas);
+        copy(&mut state.isr, &self.isr);
+        copy(&mut state.elr, self.elr());
+        copy(&mut state.last_known_elr, self.last_known_elr());
+        copy(&mut state.adding, self.adding());
+        copy(&mut state.removing, self.removing());
+        state.unclean_epoch = self.rare.as_ref().and_then(|rare| rare.unclean_epoch);
+        state.leader = self.leader;
+        state.leader_epoch = self.leader_epoch;
+        state.partition_epoch = self.partition_epoch;
     }
 
     /// Everything about it.

@@ -8,16 +8,22 @@ use pelton_model::{NodeId, Replica, ShardId};
 use crate::image::MetadataImage;
 
 struct Place {
-    rack: Option<String>,
+    /// Among all racks, or among those without one.
+    rack: usize,
+    has_rack: bool,
     leaders: usize,
     replicas: usize,
     /// By shard: replicas, and the device.
     shards: BTreeMap<ShardId, (usize, u32)>,
 }
 
-/// Hands out replicas and keeps count.
+/// Hands out replicas and keeps count. A choice looks at the least loaded node of each rack, not at all nodes.
 pub struct ClusterPlacement {
     places: BTreeMap<NodeId, Place>,
+    /// By preferred leaders, then replicas.
+    by_leaders: BTreeSet<(usize, usize, NodeId)>,
+    /// Of each rack, by replicas.
+    by_replicas: Vec<BTreeSet<(usize, NodeId)>>,
     nodes: usize,
     colocate: bool,
 }
@@ -26,39 +32,56 @@ impl ClusterPlacement {
     /// Over the nodes that may get something new. Replicas share a node only in a cluster of one: of those that have founded it
     /// all but one may not be registered yet.
     pub fn new(image: &MetadataImage, founders: u16) -> ClusterPlacement {
-        let mut places = BTreeMap::new();
+        let nodes = image.nodes().count();
+        let mut placement = ClusterPlacement {
+            places: BTreeMap::new(),
+            by_leaders: BTreeSet::new(),
+            by_replicas: Vec::new(),
+            nodes,
+            colocate: nodes == 1 && founders <= 1,
+        };
+        let mut racks: BTreeMap<Option<&str>, usize> = BTreeMap::new();
         for node in image.nodes() {
             if node.fenced || node.draining || node.leaving {
                 continue;
             }
             let shards = node.shards.iter().enumerate().filter(|(_, shard)| shard.online);
+            let load = |shard| image.load(Replica { node: node.node, shard }).replicas;
+            let shards = shards.map(|(at, shard)| (ShardId(at as u16), shard.device));
+            let next = racks.len();
+            let rack = *racks.entry(node.rack.as_deref()).or_insert(next);
             let place = Place {
-                rack: node.rack.clone(),
-                leaders: 0,
-                replicas: 0,
-                shards: shards.map(|(at, shard)| (ShardId(at as u16), (0, shard.device))).collect(),
+                rack,
+                has_rack: node.rack.is_some(),
+                leaders: image.loads_of(node.node).map(|(_, load)| load.preferred).sum(),
+                replicas: image.loads_of(node.node).map(|(_, load)| load.replicas).sum(),
+                shards: shards.map(|(shard, device)| (shard, (load(shard), device))).collect(),
             };
             if !place.shards.is_empty() {
-                places.insert(node.node, place);
-            }
-        }
-        let nodes = image.nodes().count();
-        let mut placement = ClusterPlacement { places, nodes, colocate: nodes == 1 && founders <= 1 };
-        for (_, partition) in image.partitions() {
-            for replica in &partition.replicas {
-                placement.count(*replica, partition.replicas.first() == Some(replica));
+                placement.by_replicas.resize_with(racks.len(), BTreeSet::new);
+                placement.rank(node.node, &place);
+                placement.places.insert(node.node, place);
             }
         }
         placement
     }
 
+    fn rank(&mut self, node: NodeId, place: &Place) {
+        self.by_leaders.insert((place.leaders, place.replicas, node));
+        self.by_replicas[place.rack].insert((place.replicas, node));
+    }
+
     fn count(&mut self, replica: Replica, leads: bool) {
-        let Some(place) = self.places.get_mut(&replica.node) else { return };
+        let Some(mut place) = self.places.remove(&replica.node) else { return };
+        self.by_leaders.remove(&(place.leaders, place.replicas, replica.node));
+        self.by_replicas[place.rack].remove(&(place.replicas, replica.node));
         place.replicas += 1;
         place.leaders += usize::from(leads);
         if let Some((load, _)) = place.shards.get_mut(&replica.shard) {
             *load += 1;
         }
+        self.rank(replica.node, &place);
+        self.places.insert(replica.node, place);
     }
 
     /// Most replicas a partition can have now.
@@ -84,26 +107,39 @@ impl ClusterPlacement {
     pub fn place(&mut self, factor: usize) -> Option<Vec<Replica>> {
         let mut chosen = Vec::new();
         for _ in 0..factor {
-            let next = self.next(&chosen)?;
-            self.count(next, chosen.is_empty());
-            chosen.push(next);
+            chosen.push(self.next(&chosen)?);
         }
         Some(chosen)
     }
 
-    /// One more place beside those it has.
-    pub fn next(&self, chosen: &[Replica]) -> Option<Replica> {
-        let used: BTreeSet<NodeId> = chosen.iter().map(|replica| replica.node).collect();
-        let racks: BTreeSet<&str> =
-            chosen.iter().filter_map(|replica| self.places.get(&replica.node)?.rack.as_deref()).collect();
-        let free = self.places.iter().filter(|(node, _)| !used.contains(node)).min_by_key(|(node, place)| {
-            let same_rack = place.rack.as_deref().is_some_and(|rack| racks.contains(rack));
-            let load = if chosen.is_empty() { place.leaders } else { place.replicas };
-            (same_rack, load, place.replicas, **node)
-        });
-        if let Some((node, place)) = free {
-            let shard = place.shards.iter().min_by_key(|(shard, (load, _))| (*load, **shard))?.0;
-            return Some(Replica { node: *node, shard: *shard });
+    /// One more place beside those it has; counted.
+    pub fn next(&mut self, chosen: &[Replica]) -> Option<Replica> {
+        let next = self.choose(chosen)?;
+        self.count(next, chosen.is_empty());
+        Some(next)
+    }
+
+    /// The node with the least to bear, in another rack if there is one, among those that have none of `chosen`.
+    fn free_node(&self, chosen: &[Replica]) -> Option<NodeId> {
+        if chosen.is_empty() {
+            return self.by_leaders.first().map(|(_, _, node)| *node);
+        }
+        let used = |node: NodeId| chosen.iter().any(|replica| replica.node == node);
+        let place = |replica: &Replica| self.places.get(&replica.node);
+        let taken: BTreeSet<usize> =
+            chosen.iter().filter_map(place).filter(|place| place.has_rack).map(|place| place.rack).collect();
+        let of_rack = |(rack, nodes): (usize, &BTreeSet<(usize, NodeId)>)| {
+            let free = nodes.iter().find(|(_, node)| !used(*node))?;
+            Some((taken.contains(&rack), free.0, free.1))
+        };
+        self.by_replicas.iter().enumerate().filter_map(of_rack).min().map(|(_, _, node)| node)
+    }
+
+    fn choose(&self, chosen: &[Replica]) -> Option<Replica> {
+        if let Some(node) = self.free_node(chosen) {
+            let shards = &self.places.get(&node)?.shards;
+            let shard = shards.iter().min_by_key(|(shard, (load, _))| (*load, **shard))?.0;
+            return Some(Replica { node, shard: *shard });
         }
         if !self.colocate {
             return None;
@@ -126,5 +162,64 @@ impl ClusterPlacement {
             }
         }
         best.map(|(_, replica)| replica)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{MetadataRecord, NodeRegistration, ShardRegistration};
+    use pelton_model::{NodeEpoch, Prng, ShardEpoch};
+    use uuid::Uuid;
+
+    fn node(id: i32, rack: Option<String>) -> NodeRegistration {
+        NodeRegistration {
+            node: NodeId(id),
+            epoch: NodeEpoch(1),
+            directory: Uuid::from_u128(id as u128 + 1),
+            incarnation: Uuid::from_u128(1),
+            start: 1,
+            rack,
+            endpoints: Vec::new(),
+            shards: vec![ShardRegistration { epoch: ShardEpoch(0), device: 0, online: true }; 2],
+            fenced: false,
+            draining: false,
+            leaving: false,
+            lossy: false,
+        }
+    }
+
+    /// The rule, by a look at all nodes: another rack, then who leads or bears least, then the lowest id.
+    #[test]
+    fn each_choice_is_the_least_of_all() {
+        for seed in 0..30 {
+            let mut prng = Prng::new(seed);
+            let count = 1 + prng.below(12) as i32;
+            let mut rack = |id| (id, (prng.below(5) > 0).then(|| format!("rack-{}", prng.below(4))));
+            let racks: BTreeMap<i32, Option<String>> = (0..count).map(&mut rack).collect();
+            let mut image = MetadataImage::default();
+            let nodes = racks.iter().map(|(id, rack)| MetadataRecord::Node(node(*id, rack.clone())));
+            image.apply(1, &nodes.collect::<Vec<_>>());
+            let mut placement = ClusterPlacement::new(&image, 1);
+            let mut bears: BTreeMap<i32, (usize, usize)> = BTreeMap::new();
+            for _ in 0..200 {
+                let factor = 1 + prng.below(3.min(count as u64)) as usize;
+                let chosen = placement.place(factor).unwrap();
+                for (at, replica) in chosen.iter().enumerate() {
+                    let before = &chosen[..at];
+                    let key = |id: i32| {
+                        let (leaders, replicas) = bears.get(&id).copied().unwrap_or_default();
+                        let same = racks[&id].is_some()
+                            && before.iter().any(|other| racks[&other.node.0] == racks[&id]);
+                        (same, if at == 0 { leaders } else { replicas }, replicas, id)
+                    };
+                    let free = (0..count).filter(|id| before.iter().all(|other| other.node.0 != *id));
+                    assert_eq!(free.min_by_key(|id| key(*id)), Some(replica.node.0));
+                    let load = bears.entry(replica.node.0).or_default();
+                    *load = (load.0 + usize::from(at == 0), load.1 + 1);
+                }
+            }
+            assert!(placement.place(count as usize + 1).is_none() || count == 1);
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::cell::Cell;
 thread_local! {
     static NOW: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
+    static CALLS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// The system's allocator, counted.
@@ -16,6 +17,9 @@ pub struct Counting;
 
 fn count(bytes: isize) {
     // Allocations while a thread ends are not counted.
+    if bytes > 0 {
+        let _ = CALLS.try_with(|calls| calls.set(calls.get() + 1));
+    }
     let _ = NOW.try_with(|now| {
         let after = now.get() + bytes;
         now.set(after);
@@ -48,6 +52,16 @@ unsafe impl GlobalAlloc for Counting {
         // SAFETY: the caller keeps the contract, which is the same.
         unsafe { System.dealloc(pointer, layout) }
     }
+}
+
+/// What this thread has allocated and not given back, bytes.
+pub fn allocated() -> isize {
+    NOW.with(Cell::get)
+}
+
+/// How often this thread has taken memory.
+pub fn calls() -> u64 {
+    CALLS.with(Cell::get)
 }
 
 /// What `work` returned, and by how many bytes this thread's memory grew at most while it ran.

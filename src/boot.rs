@@ -52,6 +52,7 @@ pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
     let generation = prepare(&mut data, &mut config, shards, &logger)?;
     start_screen::show(&config, &data, fresh, &cores, admin);
     let mut plans = plan(&data, generation, shards, &cores, &addresses);
+    config.broker.log_dirs = log_dirs(&plans);
     let running = match &config.cluster {
         None => start(plans, &config.broker, &logger)?,
         Some(flags) => {
@@ -139,6 +140,7 @@ fn prepare(
     let meta = identity(data)?.clone();
     config.broker.node_id = meta.node_id;
     config.broker.cluster_id = ClusterId(meta.cluster_id.clone());
+    config.broker.directory_id = meta.directory_id.map(Into::into).unwrap_or_default();
     data.remove_other_generations(meta.generation)?;
     if meta.shards != shards {
         eprintln!("redistributing from {} to {shards} shards", meta.shards);
@@ -209,6 +211,12 @@ fn plan(
             cluster: None,
         })
         .collect()
+}
+
+/// What the shards' directories are called to clients.
+fn log_dirs(plans: &[ShardPlan]) -> Vec<String> {
+    let name = |plan: &ShardPlan| std::path::absolute(&plan.directory).unwrap_or(plan.directory.clone());
+    plans.iter().map(|plan| name(plan).display().to_string()).collect()
 }
 
 /// Journals are written in full when they are made: better to say now that they do not fit.

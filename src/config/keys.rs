@@ -112,6 +112,21 @@ fn cluster_id(config: &mut StartConfig, value: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Who answers a consumer that names its rack (KIP-392).
+fn selector(config: &mut StartConfig, value: &str) -> Result<(), String> {
+    const PACKAGE: &str = "org.apache.kafka.common.replica.";
+    config.broker.rack_aware_reads = match value.strip_prefix(PACKAGE).unwrap_or(value) {
+        "RackAwareReplicaSelector" => true,
+        "" | "LeaderSelector" => false,
+        _ => {
+            return Err(format!(
+                "must be {PACKAGE}RackAwareReplicaSelector, {PACKAGE}LeaderSelector, or empty"
+            ));
+        }
+    };
+    Ok(())
+}
+
 fn mode(config: &mut StartConfig, value: &str) -> Result<(), String> {
     config.broker.mode = match word(value, &["direct", "single"])? {
         "direct" => ListenerMode::Direct,
@@ -404,6 +419,7 @@ pub const KEYS: &[Key] = &[
     topic_key!("log.cleaner.min.compaction.lag.ms", "min.compaction.lag.ms", 0..=MAX),
     topic_key!("log.cleaner.min.cleanable.ratio", "min.cleanable.dirty.ratio", with ratio),
     topic_key!("log.cleaner.max.compaction.lag.ms", "max.compaction.lag.ms", 1..=MAX),
+    key("replica.selector.class", selector),
     // Accepted so that files written for Kafka work; without effect so far.
     idle("process.roles"),
     idle("controller.quorum.voters"),

@@ -238,6 +238,20 @@ def new_partitions(c):
     check_read(c, topic)
 
 
+def administration(c):
+    """Log directories, quorum, elections, reassignments, producers, brokers: Kafka's own admin client asks for all of them."""
+    if c.name != "java":
+        raise Skipped("only the Java client has all of these")
+    topic = c.topic("administered")
+    c.create(topic, 2)
+    records = [{**r, "p": 1} for r in sample(20, 1, c.caps, "administered")]
+    c.send(topic, records, idempotent=True)
+    got = c.driver.call("administer", topic=topic, p=1)
+    assert got["voters"] == 1 and got["metadata"] > 0 and got["bytes"] > 0 and got["free"] > 0, got
+    assert (got["election"], got["moves"], got["unregister"]) == ("ElectionNotNeededException", 0, "BrokerIdNotRegisteredException"), got
+    assert got["sequences"] == [19] and got["nodes"], got
+
+
 def again(c):
     """After a restart: the connected client writes on and reads its own old and new data."""
     for codec in ("none", "zstd"):
@@ -271,4 +285,4 @@ def b64(data):
 
 
 CASES = [auto_create, metadata, create_and_describe, *[round_trip(x) for x in CODECS], batch_1mib, too_large, idempotent,
-         acks(0), acks(1), acks(-1), positions, new_partitions, *group_cases.CASES]
+         acks(0), acks(1), acks(-1), positions, new_partitions, administration, *group_cases.CASES]

@@ -2,7 +2,7 @@
 //! quorum, plans against the applied image, has one batch of changes under way at a time, and answers when it is applied.
 //! Nothing it does per tick or heartbeat grows with the number of partitions.
 
-mod admin;
+pub mod admin;
 pub mod asks;
 pub mod election;
 pub mod isr;
@@ -22,7 +22,7 @@ use crate::control::election::Scene;
 use crate::control::isr::{IsrRefusal, IsrSabotage};
 use crate::control::sessions::{SessionSabotage, Sessions};
 use crate::control::sweep::Task;
-use crate::image::{MetadataImage, PartitionImage, Touched};
+use crate::image::{MetadataImage, Touched};
 use crate::lease::{Grant, LeaseConfig, Renewal};
 use crate::record::{MetadataRecord, PartitionDelta, append_record};
 
@@ -379,19 +379,9 @@ impl Controller {
     fn scene<'a>(&mut self, image: &'a MetadataImage, key: PartitionKey) -> Scene<'a> {
         let elect_anyone = self.sabotage.elect_anyone;
         let broker = &self.config.broker;
-        let min_isr = *self.min_isr.entry(key.topic_id).or_insert_with(|| {
-            let topic = image.topic_by_id(key.topic_id);
-            let config = topic.map(|topic| image.topic_config(broker, &topic.name));
-            config.map_or(1, |config| config.min_insync_replicas.max(1) as usize)
-        });
+        let min_isr =
+            *self.min_isr.entry(key.topic_id).or_insert_with(|| Scene::of(image, broker, key).min_isr);
         Scene { image, min_isr, elect_anyone }
-    }
-
-    /// The lease of whoever leads the partition has ended or was handed back (rules L4, L6).
-    fn leader_is_gone(&self, image: &MetadataImage, partition: &PartitionImage) -> bool {
-        partition.leader.is_none_or(|leader| {
-            !image.is_live(leader) || partition.isr_epoch(leader) != image.replica_epoch(leader)
-        })
     }
 }
 

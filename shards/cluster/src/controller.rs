@@ -410,10 +410,15 @@ pub fn alter_config(
     value: Option<&str>,
 ) -> Result<MetadataRecord, Refused> {
     let def = match resource {
-        ConfigResource::Topic(_) => known(name, config_defs::topic(name))?,
-        ConfigResource::Broker(_) => broker_def(name)?,
-        ConfigResource::Group(_) => group_configs::known(name)?,
+        ConfigResource::Topic(_) => known(name, config_defs::topic(name)),
+        ConfigResource::Broker(_) => broker_def(name),
+        ConfigResource::Group(_) => group_configs::known(name),
     };
+    // What nobody knows is not set: Kafka's tools clear throttles without a look at whether there are any.
+    if alter == Alter::Delete && matches!(def, Err((Refusal::InvalidConfig, _))) {
+        return Ok(set(resource.clone(), name, None));
+    }
+    let def = def?;
     if alter == Alter::Delete {
         return Ok(set(resource.clone(), name, None));
     }

@@ -466,6 +466,11 @@ impl Quorum {
         self.raw.raft.raft_log.committed
     }
 
+    /// Index of the last entry of this member's log, committed or not.
+    pub fn last_index(&self) -> u64 {
+        self.raw.raft.raft_log.last_index()
+    }
+
     /// The members as of the last entry applied.
     pub fn members(&self) -> Vec<MemberStatus> {
         let state = &self.raw.store().members;

@@ -38,6 +38,12 @@ pub struct BrokerConfig {
     pub advertised_host: String,
     /// Port of shard 0; shard i has `advertised_port + i` in direct mode.
     pub advertised_port: u16,
+    /// `replica.selector.class` is the rack aware one: consumers are sent to a replica in their rack (KIP-392).
+    pub rack_aware_reads: bool,
+    /// The id of the data directory; nil = has none.
+    pub directory_id: uuid::Uuid,
+    /// What each shard's directory is called to clients, by shard.
+    pub log_dirs: Vec<String>,
     /// `num.partitions`.
     pub num_partitions: i32,
     /// `default.replication.factor`; 1 on a single node.
@@ -113,6 +119,9 @@ impl BrokerConfig {
             shards: 1,
             advertised_host: "127.0.0.1".to_string(),
             advertised_port: 9092,
+            rack_aware_reads: false,
+            directory_id: uuid::Uuid::nil(),
+            log_dirs: Vec::new(),
             num_partitions: 1,
             default_replication_factor: 1,
             founders: 1,

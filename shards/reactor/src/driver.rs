@@ -31,6 +31,7 @@ use crate::ring::Completion;
 use crate::segments::Segments;
 use crate::send::Way;
 use crate::sockets::Sockets;
+use crate::volume::Volume;
 
 /// Completions and messages taken in one turn: bounds the time until answers leave.
 const COMPLETIONS_PER_TURN: usize = 512;
@@ -120,6 +121,7 @@ pub struct State {
     next_shard: usize,
     /// When there was last something to do.
     worked_ns: u64,
+    volume: Volume,
     /// A reason to end in error.
     failed: Option<String>,
 }
@@ -163,6 +165,8 @@ impl<C: Core> Driver<C> {
         self.take_peers();
         if !self.context.events.is_empty() {
             self.state.worked_ns = now.monotonic_ns;
+            let news = self.state.volume.look(self.segments.files.root_fd(), now.monotonic_ns);
+            news.into_iter().for_each(|event| self.context.events.push_front(event));
         }
         self.deliver();
         self.flush();

@@ -36,6 +36,7 @@ mod sockets;
 mod splice;
 mod start;
 mod sync;
+mod volume;
 
 pub use crate::core::Core;
 pub use crate::log::{Logger, log_to_stderr};

@@ -96,6 +96,19 @@ struct Producer {
     batches: VecDeque<Retained>,
 }
 
+/// A producer as DescribeProducers shows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProducerReport {
+    /// Its id.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// Of its last record; -1 = none known.
+    pub last_sequence: i32,
+    /// Of its last batch, milliseconds; -1 = none known.
+    pub last_timestamp_ms: i64,
+}
+
 /// The producers of one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Producers {
@@ -206,6 +219,20 @@ impl Producers {
     pub fn last_offsets(&self) -> BTreeMap<i64, Offset> {
         let last = |producer: &Producer| producer.batches.back().map(|batch| batch.last_offset);
         self.by_id.iter().filter_map(|(id, producer)| Some((*id, last(producer)?))).collect()
+    }
+
+    /// Everyone known, by id, for those who ask.
+    pub fn describe(&self) -> Vec<ProducerReport> {
+        let report = |(id, producer): (&i64, &Producer)| {
+            let last = producer.batches.back();
+            ProducerReport {
+                producer_id: *id,
+                epoch: producer.epoch,
+                last_sequence: last.map_or(-1, |batch| batch.last_sequence),
+                last_timestamp_ms: last.map_or(-1, |batch| batch.timestamp_ms),
+            }
+        };
+        self.by_id.iter().map(report).collect()
     }
 
     /// For a checkpoint.

@@ -3,9 +3,11 @@
 
 mod append;
 mod control;
+mod elections;
 mod hosts;
 mod member;
 mod peers;
+mod quorum_view;
 mod sabotage;
 mod start;
 mod sync;
@@ -119,6 +121,10 @@ pub(crate) struct Cluster {
     starved: BTreeSet<PartitionSlot>,
     /// Hosts that wait for such a read.
     reading: BTreeSet<PartitionSlot>,
+    /// Shard 0's, while the node leads the quorum: when it heard of the others.
+    contacts: quorum_view::Contacts,
+    /// Shard 0's: elections that clients wait for.
+    elections: Vec<elections::Election>,
     #[cfg(feature = "sabotage")]
     sabotage: Option<Sabotage>,
 }
@@ -150,6 +156,8 @@ impl Cluster {
             to_feed: BTreeSet::new(),
             starved: BTreeSet::new(),
             reading: BTreeSet::new(),
+            contacts: quorum_view::Contacts::default(),
+            elections: Vec::new(),
             #[cfg(feature = "sabotage")]
             sabotage: config.sabotage,
         }

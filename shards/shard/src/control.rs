@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use bytes::Bytes;
 use pelton_cluster::record::MetadataRecord;
 use pelton_log::CommitPoint;
-use pelton_model::{Now, ShardId};
+use pelton_model::{Now, PartitionKey, ShardId};
 
 use crate::Shard;
 use crate::connection::RequestRef;
@@ -40,6 +40,22 @@ pub struct ControlPlan {
     pub records: Vec<MetadataRecord>,
     /// The client's answer once they are applied; empty for `AutoCreate`.
     pub response: Bytes,
+    /// What the controller's node is to begin beside that.
+    pub begins: Vec<Begins>,
+}
+
+/// Something that takes time, begun by a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Begins {
+    /// The leader of a partition is to hand over to the preferred replica.
+    Transfer(PartitionKey),
+}
+
+impl ControlPlan {
+    /// Nothing but records and an answer.
+    pub fn new(records: Vec<MetadataRecord>, response: Bytes) -> ControlPlan {
+        ControlPlan { records, response, begins: Vec::new() }
+    }
 }
 
 struct InFlight {

@@ -27,6 +27,8 @@ pub enum Event {
     PeerGone { peer: Replica },
     /// To shard 0: a frame of another node's member of the quorum.
     MemberFrame { bytes: Bytes },
+    /// The volume of the data directory: its size, and what of it is left. Comes now and then, or never.
+    Volume { total_bytes: i64, usable_bytes: i64 },
     /// The deadline the shard named has passed.
     Tick,
     /// Stop cleanly: answer what is in flight, lay down and checkpoint everything, then say `Stopped`.

@@ -135,11 +135,9 @@ impl FetchOperation {
         now_ns >= self.deadline_ns
             || self.parts.is_empty()
             || self.bytes() >= self.bytes_min
-            || self
-                .answers
-                .iter()
-                .flatten()
-                .any(|answer| answer.error != ErrorCode::None || answer.diverging_epoch.is_some())
+            || self.answers.iter().flatten().any(|answer| {
+                answer.error != ErrorCode::None || answer.diverging_epoch.is_some() || answer.preferred >= 0
+            })
     }
 
     /// Keeps the answer within `bytes_max`: shards read on their own, so together they may have found too much. The

@@ -124,7 +124,7 @@ impl Shard {
             Ok(ReadPlan::Empty) | Err(_) if part.fetch_offset < self.storage.log_start_offset(*slot) => {
                 FetchAnswer::error(ErrorCode::OffsetOutOfRange)
             }
-            Ok(plan) => match self.check_hosted_read(now, *slot) {
+            Ok(plan) => match self.check_hosted_read(now, *slot, part.any_replica) {
                 Ok(()) => self.fetch_answer(*slot, plan),
                 Err(error) => FetchAnswer::error(error),
             },
@@ -181,7 +181,7 @@ impl Shard {
                 Target::Local(slot) => self.fetches.watchers.add(slot.0, id),
                 Target::Foreign(shard) => {
                     let known = answer.as_ref().map_or(0, |answer| answer.high_watermark);
-                    foreign.entry(*shard).or_default().push((part.key, Offset(known)));
+                    foreign.entry(*shard).or_default().push((part.key, Offset(known), part.any_replica));
                 }
                 Target::Refused(_) => {}
             }
@@ -261,13 +261,13 @@ impl Shard {
         &mut self,
         from: ShardId,
         request: RequestId,
-        parts: Vec<(pelton_model::PartitionKey, Offset)>,
+        parts: Vec<(pelton_model::PartitionKey, Offset, bool)>,
         out: &mut Vec<Effect>,
     ) {
         let mut slots = Vec::new();
         let mut fire = false;
-        for (key, known) in parts {
-            match self.partitions.slot(key) {
+        for (key, known, any_replica) in parts {
+            match self.slot_to_read(key, any_replica) {
                 Some(slot) if self.high_watermark(slot) <= known.0 => slots.push(slot),
                 _ => fire = true,
             }
@@ -351,7 +351,7 @@ impl Shard {
         let Room { bytes_left, first, into_memory } = room;
         let (state, epochs) = match self.partitions.local(slot) {
             Some(local) => (&local.state, &local.epochs),
-            None => match self.hosted_for_read(now, slot) {
+            None => match self.hosted_for_read(now, slot, part.any_replica) {
                 Ok(host) => (host.state(), host.epochs()),
                 Err(error) => return ReadLocal::Answer(FetchAnswer::error(error)),
             },
@@ -371,6 +371,14 @@ impl Shard {
         }
         if part.fetch_offset < self.storage.log_start_offset(slot) || part.fetch_offset > log_end_offset {
             return ReadLocal::Answer(FetchAnswer::error(ErrorCode::OffsetOutOfRange));
+        }
+        if let Some(preferred) = part.redirect
+            && part.fetch_offset <= high_watermark
+            && state.check_read(now.monotonic_ns, self.lease()).is_ok()
+        {
+            // Whoever is in sync has all that is committed. Nothing is read.
+            let answer = self.fetch_answer(slot, ReadPlan::Empty);
+            return ReadLocal::Answer(FetchAnswer { preferred, ..answer });
         }
         let bytes_max = part.partition_bytes_max.min(bytes_left);
         if (bytes_max == 0 && !first) || part.fetch_offset >= high_watermark {
@@ -399,6 +407,7 @@ impl Shard {
             high_watermark: self.high_watermark(slot),
             log_start_offset: self.storage.log_start_offset(slot).0,
             diverging_epoch: None,
+            preferred: -1,
             records: match plan {
                 ReadPlan::Empty => Records::empty(),
                 ReadPlan::Memory { batches } => Records::Memory(batches),
@@ -407,6 +416,16 @@ impl Shard {
                 }
             },
         }
+    }
+
+    /// The slot of a partition led here or, if that will do, of a replica of it.
+    pub(crate) fn slot_to_read(
+        &self,
+        key: pelton_model::PartitionKey,
+        any_replica: bool,
+    ) -> Option<PartitionSlot> {
+        let follower = || if any_replica { self.replica_slot(key) } else { None };
+        self.partitions.slot(key).or_else(follower)
     }
 
     /// The partition's high watermark; 0 if it is not led here.

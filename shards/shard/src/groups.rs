@@ -210,7 +210,7 @@ impl Shard {
     /// Whether the coordinator here may answer now (rule L8). One that loads says so itself.
     fn coordinator_serves(&self, now: Now, partition: i32) -> bool {
         let Some(seat) = self.groups.seats.get(&partition) else { return false };
-        !seat.coordinator.is_loaded() || self.check_hosted_read(now, seat.slot).is_ok()
+        !seat.coordinator.is_loaded() || self.check_hosted_read(now, seat.slot, false).is_ok()
     }
 
     fn coordinator_route(&self, partition: i32) -> Option<Route> {

@@ -5,6 +5,7 @@ use pelton_cluster::control::isr::IsrChange;
 use pelton_group::{GroupRequest, GroupResponse};
 use pelton_model::{LeaderEpoch, NodeEpoch, Offset, PartitionEpoch, PartitionKey, Replica};
 
+use crate::api::describe_log_dirs::{LogDirReport, Wanted};
 use crate::api::partition::{PartitionAnswer, PartitionOp};
 
 /// Names a request of one shard that another one answers; chosen by the asking shard.
@@ -37,8 +38,8 @@ pub enum ShardMessage {
     Fetch { id: RequestId, parts: Vec<FetchPart>, response_bytes_max: usize },
     /// The answer to `Fetch`; records come as bytes.
     FetchDone { id: RequestId, results: Vec<(u32, PartitionAnswer)> },
-    /// Say once when the high watermark of any of these is above the offset beside it.
-    Watch { id: RequestId, parts: Vec<(PartitionKey, Offset)> },
+    /// Say once when the high watermark of any of these is above the offset beside it; whether a replica that follows will do.
+    Watch { id: RequestId, parts: Vec<(PartitionKey, Offset, bool)> },
     /// The answer to `Watch`.
     WatchFired { id: RequestId },
     /// Forget a watch; it may still fire.
@@ -51,6 +52,10 @@ pub enum ShardMessage {
     Partition { id: RequestId, index: u32, op: PartitionOp },
     /// The answer to `Partition`.
     PartitionDone { id: RequestId, index: u32, answer: PartitionAnswer },
+    /// What the receiver has on disk of these partitions.
+    LogDir { id: RequestId, wanted: Wanted },
+    /// The answer to `LogDir`.
+    LogDirDone { id: RequestId, report: LogDirReport },
     /// A `Control` or `AutoCreate` that nobody could decide, and why.
     ControlRefused { id: RequestId, why: String },
     /// A frame between replicas on two shards of this node: its length and itself, and its batches.
@@ -107,4 +112,8 @@ pub struct FetchPart {
     pub last_fetched_epoch: i32,
     /// Cap of this partition's bytes.
     pub partition_bytes_max: usize,
+    /// A replica that follows may answer (KIP-392).
+    pub any_replica: bool,
+    /// The broker to which the leader sends the consumer instead of answering (KIP-392).
+    pub redirect: Option<i32>,
 }

@@ -14,6 +14,7 @@ use pelton_wire::error_code::ErrorCode;
 
 use crate::acks::{AckId, Acknowledged, Acks};
 use crate::answers::Answers;
+use crate::api::describe_log_dirs::{LogDirReport, LogDirsShape};
 use crate::api::gathered::GatherShape;
 use crate::api::partition::PartitionAnswer;
 use crate::cluster::Cluster;
@@ -60,6 +61,9 @@ pub struct Shard {
     pub(crate) answers: Answers,
     pub(crate) fetches: Fetches,
     pub(crate) gather: Gather<GatherShape, PartitionAnswer>,
+    pub(crate) log_dirs: Gather<LogDirsShape, LogDirReport>,
+    /// Size of the volume of the data directory and what is left of it, bytes, if that is known.
+    pub(crate) volume: Option<(i64, i64)>,
     pub(crate) groups: Groups,
     pub(crate) lookups: BTreeMap<pelton_log::ReadToken, crate::api::gathered::LookupWaiter>,
     pub(crate) delete_waits: VecDeque<crate::api::gathered::DeleteWait>,
@@ -124,6 +128,7 @@ impl Shard {
             Event::PeerFrame { from, bytes } => self.handle_peer_bytes(now, from, bytes, out),
             Event::PeerGone { peer } => self.handle_peer_gone(now, peer, out),
             Event::MemberFrame { bytes } => self.handle_member_frame(now, &bytes, out),
+            Event::Volume { total_bytes, usable_bytes } => self.volume = Some((total_bytes, usable_bytes)),
             Event::Tick => self.handle_tick(now, out),
             Event::Stop => self.handle_stop(now, out),
         }
@@ -416,6 +421,11 @@ impl Shard {
             ShardMessage::PartitionDone { id, index, answer } => {
                 self.handle_gather_answer(now, id, index, answer, out);
             }
+            ShardMessage::LogDir { id, wanted } => {
+                let report = self.log_dir(&wanted);
+                out.push(Effect::ToShard { to: from, message: ShardMessage::LogDirDone { id, report } });
+            }
+            ShardMessage::LogDirDone { id, report } => self.handle_log_dir(now, id, report, out),
             ShardMessage::ControlRefused { id, why } => self.handle_control_refused(now, id, why, out),
             message => self.handle_cluster_message(now, from, message, out),
         }

@@ -46,16 +46,30 @@ pub enum ApiKey {
     DescribeConfigs = 32,
     /// AlterConfigs.
     AlterConfigs = 33,
+    /// DescribeLogDirs.
+    DescribeLogDirs = 35,
     /// CreatePartitions.
     CreatePartitions = 37,
     /// DeleteGroups.
     DeleteGroups = 42,
+    /// ElectLeaders.
+    ElectLeaders = 43,
     /// IncrementalAlterConfigs.
     IncrementalAlterConfigs = 44,
+    /// AlterPartitionReassignments.
+    AlterPartitionReassignments = 45,
+    /// ListPartitionReassignments.
+    ListPartitionReassignments = 46,
     /// OffsetDelete.
     OffsetDelete = 47,
+    /// DescribeQuorum.
+    DescribeQuorum = 55,
     /// DescribeCluster.
     DescribeCluster = 60,
+    /// DescribeProducers.
+    DescribeProducers = 61,
+    /// UnregisterBroker.
+    UnregisterBroker = 64,
     /// ConsumerGroupHeartbeat.
     ConsumerGroupHeartbeat = 68,
     /// ConsumerGroupDescribe.
@@ -118,11 +132,18 @@ pub const SUPPORTED: &[ApiVersionRange] = &[
     row(ApiKey::OffsetForLeaderEpoch, 2, 4, Some(2), 4),
     row(ApiKey::DescribeConfigs, 1, 4, Some(1), 4),
     row(ApiKey::AlterConfigs, 0, 2, Some(0), 2),
+    row(ApiKey::DescribeLogDirs, 1, 5, Some(1), 2),
     row(ApiKey::CreatePartitions, 0, 3, Some(0), 2),
     row(ApiKey::DeleteGroups, 0, 2, Some(0), 2),
+    row(ApiKey::ElectLeaders, 0, 2, Some(0), 2),
     row(ApiKey::IncrementalAlterConfigs, 0, 1, Some(0), 1),
+    row(ApiKey::AlterPartitionReassignments, 0, 1, Some(0), 0),
+    row(ApiKey::ListPartitionReassignments, 0, 0, Some(0), 0),
     row(ApiKey::OffsetDelete, 0, 0, Some(0), NEVER_FLEXIBLE),
+    row(ApiKey::DescribeQuorum, 0, 2, Some(0), 0),
     row(ApiKey::DescribeCluster, 0, 2, Some(0), 0),
+    row(ApiKey::DescribeProducers, 0, 0, Some(0), 0),
+    row(ApiKey::UnregisterBroker, 0, 0, Some(0), 0),
     row(ApiKey::ConsumerGroupHeartbeat, 0, 1, Some(0), 0),
     row(ApiKey::ConsumerGroupDescribe, 0, 1, Some(0), 0),
     row(ApiKey::ListConfigResources, 0, 1, Some(0), 0),
@@ -154,11 +175,18 @@ impl ApiKey {
             23 => ApiKey::OffsetForLeaderEpoch,
             32 => ApiKey::DescribeConfigs,
             33 => ApiKey::AlterConfigs,
+            35 => ApiKey::DescribeLogDirs,
             37 => ApiKey::CreatePartitions,
             42 => ApiKey::DeleteGroups,
+            43 => ApiKey::ElectLeaders,
             44 => ApiKey::IncrementalAlterConfigs,
+            45 => ApiKey::AlterPartitionReassignments,
+            46 => ApiKey::ListPartitionReassignments,
             47 => ApiKey::OffsetDelete,
+            55 => ApiKey::DescribeQuorum,
             60 => ApiKey::DescribeCluster,
+            61 => ApiKey::DescribeProducers,
+            64 => ApiKey::UnregisterBroker,
             68 => ApiKey::ConsumerGroupHeartbeat,
             69 => ApiKey::ConsumerGroupDescribe,
             74 => ApiKey::ListConfigResources,
@@ -196,11 +224,18 @@ impl ApiKey {
             ApiKey::OffsetForLeaderEpoch => "OffsetForLeaderEpoch",
             ApiKey::DescribeConfigs => "DescribeConfigs",
             ApiKey::AlterConfigs => "AlterConfigs",
+            ApiKey::DescribeLogDirs => "DescribeLogDirs",
             ApiKey::CreatePartitions => "CreatePartitions",
             ApiKey::DeleteGroups => "DeleteGroups",
+            ApiKey::ElectLeaders => "ElectLeaders",
             ApiKey::IncrementalAlterConfigs => "IncrementalAlterConfigs",
+            ApiKey::AlterPartitionReassignments => "AlterPartitionReassignments",
+            ApiKey::ListPartitionReassignments => "ListPartitionReassignments",
             ApiKey::OffsetDelete => "OffsetDelete",
+            ApiKey::DescribeQuorum => "DescribeQuorum",
             ApiKey::DescribeCluster => "DescribeCluster",
+            ApiKey::DescribeProducers => "DescribeProducers",
+            ApiKey::UnregisterBroker => "UnregisterBroker",
             ApiKey::ConsumerGroupHeartbeat => "ConsumerGroupHeartbeat",
             ApiKey::ConsumerGroupDescribe => "ConsumerGroupDescribe",
             ApiKey::ListConfigResources => "ListConfigResources",

@@ -212,6 +212,8 @@ pub struct PartitionResponse {
     pub aborted_transactions_empty: bool,
     /// Length of the records, bytes; 0 = empty, never null: librdkafka takes null for a broken answer (KAFKA-18726).
     pub records_length: usize,
+    /// The broker that a consumer had better read from (KIP-392), from version 11 on.
+    pub preferred_read_replica: Option<i32>,
 }
 
 /// A piece of an encoded answer.
@@ -296,7 +298,7 @@ impl Encoder {
         }
         writer.length(partition.aborted_transactions_empty.then_some(0));
         if version >= 11 {
-            writer.i32(-1); // preferred_read_replica
+            writer.i32(partition.preferred_read_replica.unwrap_or(-1));
         }
         writer.length(Some(partition.records_length));
         if partition.records_length > 0 {

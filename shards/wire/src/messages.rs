@@ -32,6 +32,20 @@ macro_rules! messages {
 }
 
 messages! {
+    DescribeLogDirsRequestData,
+    DescribeLogDirsResponseData,
+    ElectLeadersRequestData,
+    ElectLeadersResponseData,
+    AlterPartitionReassignmentsRequestData,
+    AlterPartitionReassignmentsResponseData,
+    ListPartitionReassignmentsRequestData,
+    ListPartitionReassignmentsResponseData,
+    DescribeQuorumRequestData,
+    DescribeQuorumResponseData,
+    DescribeProducersRequestData,
+    DescribeProducersResponseData,
+    UnregisterBrokerRequestData,
+    UnregisterBrokerResponseData,
     ApiVersionsRequestData,
     ApiVersionsResponseData,
     CreatePartitionsRequestData,

@@ -326,6 +326,7 @@ fn fetch_response(prng: &mut Prng, version: i16) -> fetch::FetchResponse {
                 current_leader: (flexible && prng.one_in(2)).then(|| (i32_of(prng), i32_of(prng))),
                 aborted_transactions_empty: prng.one_in(2),
                 records_length: [0, 1, 126, 127, 128, 300][prng.below(6) as usize],
+                preferred_read_replica: prng.one_in(2).then(|| i32_of(prng)),
             }),
         }),
         node_endpoints: endpoints(prng),
@@ -390,7 +391,8 @@ fn same_fetch_partition(
         (ours.high_watermark, ours.last_stable_offset)
     );
     assert_eq!(theirs.log_start_offset, if version >= 5 { ours.log_start_offset } else { -1 });
-    assert_eq!(theirs.preferred_read_replica, -1);
+    let preferred = ours.preferred_read_replica.filter(|_| version >= 11);
+    assert_eq!(theirs.preferred_read_replica, preferred.unwrap_or(-1));
     assert_eq!(theirs.aborted_transactions, ours.aborted_transactions_empty.then(Vec::new));
     assert_eq!(theirs.records.as_deref(), Some(&vec![n; ours.records_length][..]), "never null");
     let diverging = (theirs.diverging_epoch.epoch, theirs.diverging_epoch.end_offset);

@@ -13,10 +13,13 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.DescribeClusterOptions;
+import org.apache.kafka.clients.admin.NewPartitionReassignment;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
@@ -24,6 +27,7 @@ import org.apache.kafka.clients.consumer.OffsetAndTimestamp;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.ElectionType;
 import org.apache.kafka.common.Node;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
@@ -70,6 +74,7 @@ public final class Driver {
                 case "delete" -> admin().deleteTopics(List.of(c.get("topic").asText())).all().get(20, TimeUnit.SECONDS);
                 case "configs" -> configs(c, out);
                 case "metadata" -> metadata(c, out);
+                case "administer" -> administer(partition(c), out);
                 case "join" -> join(c);
                 case "take" -> take(c, out);
                 case "commit" -> commit(c, out);
@@ -221,6 +226,33 @@ public final class Driver {
             brokers.addArray().add(n.id()).add(n.host()).add(n.port());
         }
         out.put("partitions", admin().describeTopics(List.of(topic)).allTopicNames().get(20, TimeUnit.SECONDS).get(topic).partitions().size());
+    }
+
+    /** What those ask who look after a cluster, about one partition; answers as they came. */
+    private void administer(TopicPartition tp, ObjectNode out) throws Exception {
+        int broker = admin().describeTopics(List.of(tp.topic())).allTopicNames().get(20, TimeUnit.SECONDS)
+            .get(tp.topic()).partitions().get(tp.partition()).leader().id();
+        var nodes = admin().describeCluster(new DescribeClusterOptions().includeFencedBrokers(true)).nodes();
+        nodes.get(20, TimeUnit.SECONDS).forEach(node -> out.withArray("nodes").add(node.id()));
+        var quorum = admin().describeMetadataQuorum().quorumInfo().get(20, TimeUnit.SECONDS);
+        out.put("voters", quorum.voters().size()).put("metadata", quorum.highWatermark());
+        admin().describeLogDirs(List.of(broker)).allDescriptions().get(20, TimeUnit.SECONDS).get(broker).values().forEach(dir -> {
+            if (dir.replicaInfos().containsKey(tp)) {
+                out.put("bytes", dir.replicaInfos().get(tp).size()).put("free", dir.usableBytes().orElse(-1));
+            }
+        });
+        var elected = admin().electLeaders(ElectionType.PREFERRED, Set.of(tp)).partitions().get(20, TimeUnit.SECONDS);
+        out.put("election", elected.get(tp).map(e -> e.getClass().getSimpleName()).orElse("done"));
+        var move = Map.of(tp, Optional.of(new NewPartitionReassignment(List.of(broker))));
+        admin().alterPartitionReassignments(move).all().get(20, TimeUnit.SECONDS);
+        out.put("moves", admin().listPartitionReassignments().reassignments().get(20, TimeUnit.SECONDS).size());
+        admin().describeProducers(List.of(tp)).partitionResult(tp).get(20, TimeUnit.SECONDS).activeProducers()
+            .forEach(p -> out.withArray("sequences").add(p.lastSequence()));
+        try {
+            admin().unregisterBroker(4242).all().get(20, TimeUnit.SECONDS);
+        } catch (ExecutionException e) {
+            out.put("unregister", e.getCause().getClass().getSimpleName());
+        }
     }
 
     private void join(JsonNode c) {

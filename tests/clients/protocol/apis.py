@@ -151,3 +151,56 @@ DESCRIBE_CLUSTER = Api("DescribeCluster", 60, 0, [
     ("brokers", [("id", "i32"), ("host", "str"), ("port", "i32"), ("rack", "str"), ("fenced", "bool", 2)]),
     ("authorized_operations", "i32"),
 ])
+
+DESCRIBE_LOG_DIRS = Api("DescribeLogDirs", 35, 2, [("topics", [("name", "str"), ("partitions", ("arr", "i32"))])], [
+    ("throttle_time_ms", "i32"), ("error_code", "i16", 3),
+    ("results", [("error_code", "i16"), ("log_dir", "str"), ("topics", [("name", "str"), ("partitions", [
+        ("index", "i32"), ("size", "i64"), ("offset_lag", "i64"), ("is_future", "bool")])]),
+        ("total_bytes", "i64", 4), ("usable_bytes", "i64", 4), ("is_cordoned", "bool", 5)]),
+])
+
+ELECT_LEADERS = Api("ElectLeaders", 43, 2, [
+    ("type", "i8", 1), ("topics", [("name", "str"), ("partitions", ("arr", "i32"))]), ("timeout_ms", "i32"),
+], [
+    ("throttle_time_ms", "i32"), ("error_code", "i16", 1),
+    ("results", [("name", "str"), ("partitions", [("index", "i32"), ("error_code", "i16"), ("error_message", "str")])]),
+])
+
+ALTER_PARTITION_REASSIGNMENTS = Api("AlterPartitionReassignments", 45, 0, [
+    ("timeout_ms", "i32"), ("allow_factor_change", "bool", 1),
+    ("topics", [("name", "str"), ("partitions", [("index", "i32"), ("replicas", ("arr", "i32"))])]),
+], [
+    ("throttle_time_ms", "i32"), ("allow_factor_change", "bool", 1), ("error_code", "i16"), ("error_message", "str"),
+    ("topics", [("name", "str"), ("partitions", [("index", "i32"), ("error_code", "i16"), ("error_message", "str")])]),
+])
+
+LIST_PARTITION_REASSIGNMENTS = Api("ListPartitionReassignments", 46, 0, [
+    ("timeout_ms", "i32"), ("topics", [("name", "str"), ("partitions", ("arr", "i32"))]),
+], [
+    ("throttle_time_ms", "i32"), ("error_code", "i16"), ("error_message", "str"),
+    ("topics", [("name", "str"), ("partitions", [
+        ("index", "i32"), ("replicas", ("arr", "i32")), ("adding", ("arr", "i32")), ("removing", ("arr", "i32"))])]),
+])
+
+_REPLICA_STATE = [("id", "i32"), ("directory_id", "uuid", 2), ("log_end_offset", "i64"), ("last_fetch_ms", "i64", 1),
+                  ("last_caught_up_ms", "i64", 1)]
+
+DESCRIBE_QUORUM = Api("DescribeQuorum", 55, 0, [("topics", [("name", "str"), ("partitions", [("index", "i32")])])], [
+    ("error_code", "i16"), ("error_message", "str", 2),
+    ("topics", [("name", "str"), ("partitions", [
+        ("index", "i32"), ("error_code", "i16"), ("error_message", "str", 2), ("leader_id", "i32"), ("leader_epoch", "i32"),
+        ("high_watermark", "i64"), ("voters", _REPLICA_STATE), ("observers", _REPLICA_STATE)])]),
+    ("nodes", [("id", "i32"), ("listeners", [("name", "str"), ("host", "str"), ("port", "u16")])], 2),
+])
+
+DESCRIBE_PRODUCERS = Api("DescribeProducers", 61, 0, [("topics", [("name", "str"), ("partitions", ("arr", "i32"))])], [
+    ("throttle_time_ms", "i32"),
+    ("topics", [("name", "str"), ("partitions", [
+        ("index", "i32"), ("error_code", "i16"), ("error_message", "str"), ("producers", [
+            ("producer_id", "i64"), ("producer_epoch", "i32"), ("last_sequence", "i32"), ("last_timestamp_ms", "i64"),
+            ("coordinator_epoch", "i32"), ("transaction_start", "i64")])])]),
+])
+
+UNREGISTER_BROKER = Api("UnregisterBroker", 64, 0, [("broker_id", "i32")], [
+    ("throttle_time_ms", "i32"), ("error_code", "i16"), ("error_message", "str"),
+])

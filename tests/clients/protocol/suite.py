@@ -7,7 +7,7 @@ from .client import Cluster
 _registered = []
 _names = itertools.count(1)
 MODULES = ["handshake", "frames", "produce", "compression", "idempotence", "fetch", "sessions", "offsets", "topics", "configs", "groups", "consumer_groups", "modes",
-           "upkeep", "unreadable"]
+           "upkeep", "unreadable", "admin"]
 
 
 def test(function=None, *, only=None):

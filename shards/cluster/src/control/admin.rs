@@ -225,7 +225,7 @@ impl Controller {
                 _ => refused(Refusal::InvalidRequest, "The replica cannot lead this partition."),
             };
         };
-        let released = self.sabotage.always_released || self.leader_is_gone(image, partition);
+        let released = self.sabotage.always_released || election::leader_is_gone(image, partition);
         batch.change(key, &old, &new, released);
         batch.answers.push((token, Answer::Done));
         Planned::Answered
@@ -334,15 +334,23 @@ fn check_target(image: &MetadataImage, target: &[Replica]) -> Result<(), Refused
             ));
         }
     }
+    if shares_a_node(image, target) {
+        return refuse(SHARES_A_NODE.to_string());
+    }
+    Ok(())
+}
+
+/// Why [`shares_a_node`] is refused.
+pub const SHARES_A_NODE: &str = "Two replicas of a partition would share a node while others are free.";
+
+/// Two replicas of a partition would be on one node though there are nodes enough (rule R14).
+pub fn shares_a_node(image: &MetadataImage, target: &[Replica]) -> bool {
     let unfenced = image.nodes().filter(|node| !node.fenced).count();
     let doubled = target
         .iter()
         .enumerate()
         .any(|(at, replica)| target[..at].iter().any(|other| other.node == replica.node));
-    if doubled && unfenced >= target.len() {
-        return refuse("Two replicas of a partition would share a node while others are free.".to_string());
-    }
-    Ok(())
+    doubled && unfenced >= target.len()
 }
 
 impl PartitionImage {

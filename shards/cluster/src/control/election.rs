@@ -1,9 +1,9 @@
 //! Who is in sync and who leads: what follows for one partition when replicas go, come back, or leadership is to move
 //! (rules R9 to R13; KIP-966). Plain functions from one state to the next; none means nothing changes.
 
-use pelton_model::{IsrMember, PartitionState, Replica};
+use pelton_model::{BrokerConfig, IsrMember, PartitionKey, PartitionState, Replica};
 
-use crate::image::MetadataImage;
+use crate::image::{MetadataImage, PartitionImage};
 
 /// What decides about one partition beside its own state.
 #[derive(Clone, Copy)]
@@ -16,7 +16,19 @@ pub struct Scene<'a> {
     pub elect_anyone: bool,
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
+    /// Of a partition, as the metadata have it.
+    pub fn of(image: &'a MetadataImage, broker: &BrokerConfig, key: PartitionKey) -> Scene<'a> {
+        let config = image.topic_by_id(key.topic_id).map(|topic| image.topic_config(broker, &topic.name));
+        let min_isr = config.map_or(1, |config| config.min_insync_replicas.max(1) as usize);
+        Scene { image, min_isr, elect_anyone: false }
+    }
+
+    /// The replica may be made the leader by a transfer: it is in sync, lives, and is not being emptied.
+    pub fn can_lead(&self, partition: &PartitionImage, replica: Replica) -> bool {
+        partition.isr_epoch(replica).is_some() && self.willing(replica)
+    }
+
     fn live(&self, replica: Replica) -> bool {
         self.image.is_live(replica)
     }
@@ -136,6 +148,21 @@ pub fn transferred(scene: &Scene<'_>, old: &PartitionState, to: Replica) -> Opti
     let mut new = PartitionState { leader: Some(to), ..old.clone() };
     new.leader_epoch.0 += 1;
     changed(old, new)
+}
+
+/// Whom an unclean election takes if the operator names nobody: of those alive one that was eligible or the last known to
+/// be, which has most, else the first of the replicas.
+pub fn unclean_choice(scene: &Scene<'_>, old: &PartitionState) -> Option<Replica> {
+    let live = |replica: &Replica| scene.live(*replica);
+    let among = |some: &[Replica]| old.replicas.iter().copied().find(|it| some.contains(it) && live(it));
+    among(&old.elr).or_else(|| among(&old.last_known_elr)).or_else(|| among(&old.replicas))
+}
+
+/// The lease of whoever leads the partition has ended or was handed back (rules L4, L6).
+pub fn leader_is_gone(image: &MetadataImage, partition: &PartitionImage) -> bool {
+    partition.leader.is_none_or(|leader| {
+        !image.is_live(leader) || partition.isr_epoch(leader) != image.replica_epoch(leader)
+    })
 }
 
 /// An operator accepts loss: of those who might have most, this one leads (rule R11, unclean).

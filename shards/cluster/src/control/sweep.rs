@@ -218,7 +218,7 @@ impl Controller {
             let new = election::without(&scene, &old, gone).or_else(|| election::revived(&scene, &old));
             if let Some(new) = new {
                 let released =
-                    controller.sabotage.always_released || controller.leader_is_gone(image, partition);
+                    controller.sabotage.always_released || election::leader_is_gone(image, partition);
                 batch.change(key, &old, &new, released);
                 batch.settles = true;
             }

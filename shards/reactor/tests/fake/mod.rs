@@ -265,6 +265,7 @@ impl Core for Fake {
                     self.answer(connection, framed(Bytes::from_static(b"tick")), out);
                 }
             }
+            Event::Volume { total_bytes, usable_bytes } => assert!(total_bytes >= usable_bytes),
             Event::Stop => out.push(Effect::Stopped),
             // Frames of other nodes come to this machine as news (`handle_peer`).
             other => panic!("{other:?}"),

@@ -49,6 +49,10 @@ pub struct BrokerView {
     pub host: KafkaString,
     /// Its port.
     pub port: i32,
+    /// Its rack.
+    pub rack: Option<KafkaString>,
+    /// It may neither lead nor be in sync.
+    pub fenced: bool,
 }
 
 impl ApiContext<'_> {
@@ -59,6 +63,13 @@ impl ApiContext<'_> {
 
     /// Every broker of the cluster that lives: one per shard in direct mode, one per node in single mode.
     pub fn brokers(&self) -> Vec<BrokerView> {
+        let mut brokers = self.all_brokers();
+        brokers.retain(|broker| !broker.fenced);
+        brokers
+    }
+
+    /// Every broker that is registered, whether or not it lives.
+    pub fn all_brokers(&self) -> Vec<BrokerView> {
         if self.is_cluster() {
             return self.image.nodes().flat_map(|node| self.brokers_of(node)).collect();
         }
@@ -71,6 +82,8 @@ impl ApiContext<'_> {
                 id: BrokerId::of(self.config.node_id, ShardId(shard)).0,
                 host: KafkaString::from(self.config.advertised_host.clone()),
                 port: i32::from(self.config.advertised_port) + i32::from(shard),
+                rack: None,
+                fenced: false,
             })
             .collect()
     }
@@ -81,13 +94,15 @@ impl ApiContext<'_> {
             ListenerMode::Single => 1,
         };
         let places = (0..shards).map(|shard| Replica { node: node.node, shard: ShardId(shard as u16) });
-        let live = places.filter(|place| self.image.is_live(*place));
-        live.filter_map(|place| {
-            let (host, port) = client_address(self.image, place)?;
-            let host = KafkaString::from(host.to_string());
-            Some(BrokerView { id: BrokerId::of(place.node, place.shard).0, host, port })
-        })
-        .collect()
+        let rack = node.rack.clone().map(KafkaString::from);
+        places
+            .filter_map(|place| {
+                let (host, port) = client_address(self.image, place)?;
+                let (host, rack) = (KafkaString::from(host.to_string()), rack.clone());
+                let (id, fenced) = (BrokerId::of(place.node, place.shard).0, !self.image.is_live(place));
+                Some(BrokerView { id, host, port, rack, fenced })
+            })
+            .collect()
     }
 
     /// Where new partitions go.

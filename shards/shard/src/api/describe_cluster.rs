@@ -1,4 +1,4 @@
-//! DescribeCluster (key 60, KIP-700): the brokers.
+//! DescribeCluster (key 60, KIP-700): the brokers, from version 2 on also those that are fenced, if wanted (KIP-1073).
 
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::{
@@ -13,7 +13,7 @@ const ENDPOINT_BROKERS: i8 = 1;
 /// The answer.
 pub fn handle(
     context: &ApiContext<'_>,
-    _version: i16,
+    version: i16,
     request: DescribeClusterRequestData,
 ) -> DescribeClusterResponseData {
     if request.endpoint_type != ENDPOINT_BROKERS {
@@ -25,13 +25,16 @@ pub fn handle(
             ..DescribeClusterResponseData::default()
         };
     }
-    let brokers = context
-        .brokers()
+    let fenced = version >= 2 && request.include_fenced_brokers;
+    let brokers = if fenced { context.all_brokers() } else { context.brokers() };
+    let brokers = brokers
         .into_iter()
         .map(|broker| DescribeClusterBroker {
             broker_id: broker.id,
             host: broker.host,
             port: broker.port,
+            rack: broker.rack,
+            is_fenced: broker.fenced,
             ..DescribeClusterBroker::default()
         })
         .collect();

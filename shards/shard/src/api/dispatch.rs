@@ -104,13 +104,26 @@ impl Shard {
                 let request = decode(version, body())?;
                 self.offset_for_leader_epoch(now, context.clone(), request, out);
             }
+            ApiKey::DescribeProducers => {
+                let request = decode(version, body())?;
+                self.describe_producers(now, context.clone(), request, out);
+            }
+            ApiKey::DescribeLogDirs => {
+                let request = decode(version, body())?;
+                self.describe_log_dirs(now, context.clone(), request, out);
+            }
             ApiKey::Metadata => self.metadata(now, context, frame, body_offset, out)?,
             ApiKey::CreateTopics
             | ApiKey::DeleteTopics
             | ApiKey::CreatePartitions
             | ApiKey::AlterConfigs
             | ApiKey::IncrementalAlterConfigs
-            | ApiKey::InitProducerId => {
+            | ApiKey::InitProducerId
+            | ApiKey::ElectLeaders
+            | ApiKey::AlterPartitionReassignments
+            | ApiKey::ListPartitionReassignments
+            | ApiKey::DescribeQuorum
+            | ApiKey::UnregisterBroker => {
                 api::plan::check(context.api_key, version, body())?;
                 self.ask_controller(now, context.request, frame, out);
             }

@@ -1,6 +1,6 @@
 //! Fetch (key 1): enters the session, finds where each partition is led, and encodes what was read.
 
-use pelton_model::{Now, Offset, PartitionKey, ShardId, TopicId};
+use pelton_model::{BrokerId, Now, Offset, PartitionKey, Replica, ShardId, TopicId};
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::fetch::{FetchRequest, FetchResponse, PartitionResponse, ResponsePart, TopicResponse};
 
@@ -16,6 +16,8 @@ use crate::partitions::Route;
 
 /// Topics are named by id from this version on (KIP-516).
 const TOPIC_ID_VERSION: i16 = 13;
+/// From this version on a consumer names its rack and may be answered by any replica (KIP-392).
+const ANY_REPLICA_VERSION: i16 = 11;
 /// Longest wait a client may ask for, milliseconds; more is cut to this.
 const WAIT_MS_MAX: i32 = 600_000;
 
@@ -25,13 +27,17 @@ impl Shard {
         &mut self,
         now: Now,
         context: &RequestContext,
-        request: FetchRequest,
+        mut request: FetchRequest,
         out: &mut Vec<Effect>,
     ) {
         let by_ids = context.version >= TOPIC_ID_VERSION;
         let read_committed = request.isolation_level == 1;
         let bytes_min = request.min_bytes.max(0) as usize;
         let bytes_max = (request.max_bytes.max(0) as usize).min(self.config.fetch_bytes_max);
+        let reader = Reader {
+            any_replica: context.version >= ANY_REPLICA_VERSION,
+            rack: std::mem::take(&mut request.rack_id),
+        };
         let wait_ms = request.max_wait_ms.clamp(0, WAIT_MS_MAX);
         let entered = self.sessions.enter(now, session_request(request, by_ids));
         let (session, partitions) = match entered {
@@ -41,7 +47,7 @@ impl Shard {
         let parts = partitions
             .iter()
             .enumerate()
-            .map(|(index, (key, wanted))| self.fetch_part(index as u32, key, wanted))
+            .map(|(index, (key, wanted))| self.fetch_part(index as u32, key, wanted, &reader))
             .collect();
         let shape = FetchShape {
             version: context.version,
@@ -69,7 +75,7 @@ impl Shard {
         let parts = parts
             .into_iter()
             .map(|part| {
-                let target = match self.partitions.slot(part.key) {
+                let target = match self.slot_to_read(part.key, part.any_replica) {
                     Some(slot) => Target::Local(slot),
                     None => Target::Refused(ErrorCode::NotLeaderOrFollower),
                 };
@@ -117,17 +123,18 @@ impl Shard {
         let mut response = FetchResponse { session_id, ..FetchResponse::default() };
         let mut records = Vec::new();
         for ((key, _), answer) in shape.partitions.iter().zip(answers) {
-            let told = match shape.session {
-                SessionUse::Incremental { id } => self.sessions.tell(
-                    id,
-                    key,
-                    answer.error,
-                    answer.high_watermark,
-                    answer.log_start_offset,
-                    answer.records.length() > 0,
-                ),
-                _ => true,
-            };
+            let told = (answer.preferred >= 0)
+                | match shape.session {
+                    SessionUse::Incremental { id } => self.sessions.tell(
+                        id,
+                        key,
+                        answer.error,
+                        answer.high_watermark,
+                        answer.log_start_offset,
+                        answer.records.length() > 0,
+                    ),
+                    _ => true,
+                };
             if told {
                 self.add_answer(&mut response, &mut records, &shape, key, answer);
             }
@@ -154,6 +161,7 @@ impl Shard {
             diverging_epoch: answer.diverging_epoch,
             aborted_transactions_empty: shape.read_committed,
             records_length: answer.records.length(),
+            preferred_read_replica: (answer.preferred >= 0).then_some(answer.preferred),
             ..PartitionResponse::default()
         };
         if answer.error == ErrorCode::NotLeaderOrFollower
@@ -195,14 +203,27 @@ impl Shard {
         route.map(|route| route.id)
     }
 
-    fn fetch_part(&self, index: u32, key: &SessionKey, wanted: &Wanted) -> (Target, FetchPart) {
+    fn fetch_part(
+        &self,
+        index: u32,
+        key: &SessionKey,
+        wanted: &Wanted,
+        reader: &Reader,
+    ) -> (Target, FetchPart) {
         let topic_id = self.session_topic(key);
         let partition_key =
             PartitionKey { topic_id: topic_id.unwrap_or(key.topic_id), partition: key.partition };
+        let mut redirect = None;
         let target = match topic_id.and_then(|_| self.partitions.route(partition_key)) {
-            Some(Route::Local(slot)) => Target::Local(slot),
-            Some(Route::Foreign(shard)) if self.serves_foreign() => Target::Foreign(shard),
-            Some(Route::Foreign(_) | Route::Away) => Target::Refused(ErrorCode::NotLeaderOrFollower),
+            Some(Route::Local(slot)) => {
+                redirect = self.preferred_replica(partition_key, reader);
+                Target::Local(slot)
+            }
+            Some(Route::Foreign(shard)) if self.serves_foreign() => {
+                redirect = self.preferred_replica(partition_key, reader);
+                Target::Foreign(shard)
+            }
+            Some(Route::Foreign(_) | Route::Away) => self.follower_target(partition_key, reader),
             Some(Route::Leaderless) => Target::Refused(ErrorCode::LeaderNotAvailable),
             None if topic_id.is_none() && key.topic.is_empty() => Target::Refused(ErrorCode::UnknownTopicId),
             None => Target::Refused(ErrorCode::UnknownTopicOrPartition),
@@ -214,9 +235,52 @@ impl Shard {
             current_leader_epoch: wanted.current_leader_epoch,
             last_fetched_epoch: wanted.last_fetched_epoch,
             partition_bytes_max: wanted.partition_bytes_max.max(0) as usize,
+            any_replica: reader.any_replica,
+            redirect,
         };
         (target, part)
     }
+
+    /// The replica of this broker that follows a leader elsewhere.
+    fn follower_target(&self, key: PartitionKey, reader: &Reader) -> Target {
+        let replica = if reader.any_replica { self.replica_route(key) } else { None };
+        match replica {
+            Some(Route::Local(slot)) => Target::Local(slot),
+            Some(Route::Foreign(shard)) if self.serves_foreign() => Target::Foreign(shard),
+            _ => Target::Refused(ErrorCode::NotLeaderOrFollower),
+        }
+    }
+
+    /// The broker a consumer had better read from: with the rack aware selector, a replica in sync in its rack, unless the leader
+    /// is (Kafka's RackAwareReplicaSelector). Of several each partition has its own.
+    fn preferred_replica(&self, key: PartitionKey, reader: &Reader) -> Option<i32> {
+        if !self.config.rack_aware_reads || reader.rack.is_empty() {
+            return None;
+        }
+        let partition = self.image.partition(key)?;
+        let near = |replica: &Replica| {
+            let rack = self.image.node(replica.node).and_then(|node| node.rack.as_deref());
+            rack == Some(&reader.rack[..])
+        };
+        if partition.leader.as_ref().is_none_or(near) {
+            return None;
+        }
+        let fits = |replica: &&Replica| {
+            near(replica) && partition.isr_epoch(**replica).is_some() && self.image.is_live(**replica)
+        };
+        let replicas: Vec<Replica> = partition.replicas.iter().filter(fits).copied().collect();
+        let chosen = *replicas.get(key.partition as usize % replicas.len().max(1))?;
+        let shard = if self.serves_foreign() { ShardId(0) } else { chosen.shard };
+        Some(BrokerId::of(chosen.node, shard).0)
+    }
+}
+
+/// Who reads.
+struct Reader {
+    /// It can make use of a replica that does not lead.
+    any_replica: bool,
+    /// Where it is; empty = it does not say.
+    rack: String,
 }
 
 fn session_request(request: FetchRequest, by_ids: bool) -> SessionRequest {

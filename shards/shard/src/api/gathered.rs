@@ -1,4 +1,4 @@
-//! ListOffsets, DeleteRecords and OffsetForLeaderEpoch: one question per partition, asked here or of the shard that
+//! ListOffsets, DeleteRecords, OffsetForLeaderEpoch and DescribeProducers: one question per partition, asked here or of the shard that
 //! leads it, and answered together.
 
 use bytes::Bytes;
@@ -66,7 +66,7 @@ impl Shard {
             let index = index as u32;
             match ask {
                 Err(answer) => self.handle_gather_answer(now, id, index, answer, out),
-                Ok(op) => match self.partitions.route(op.key()) {
+                Ok(op) => match self.route_of(&op) {
                     Some(Route::Foreign(shard)) if self.serves_foreign() => {
                         let message = ShardMessage::Partition { id, index, op };
                         out.push(Effect::ToShard { to: shard, message });
@@ -140,7 +140,8 @@ impl Shard {
     }
 
     fn run_operation(&mut self, now: Now, asker: Asker, op: PartitionOp, out: &mut Vec<Effect>) {
-        let Some(slot) = self.partitions.slot(op.key()) else {
+        let replica = if op.of_any_replica() { self.replica_slot(op.key()) } else { None };
+        let Some(slot) = replica.or_else(|| self.partitions.slot(op.key())) else {
             let error = match self.partitions.route(op.key()) {
                 None => ErrorCode::UnknownTopicOrPartition,
                 Some(_) => ErrorCode::NotLeaderOrFollower,
@@ -157,6 +158,7 @@ impl Shard {
             PartitionOp::EpochEnd { leader_epoch, current_leader_epoch, .. } => {
                 Some(self.epoch_end(now, slot, leader_epoch, current_leader_epoch))
             }
+            PartitionOp::Producers { .. } => Some(self.producers_of(slot)),
         };
         if let Some(answer) = answer {
             self.tell(now, asker, answer, out);
@@ -255,6 +257,25 @@ impl Shard {
         };
         self.delete_waits.push_back(DeleteWait { commit, asker, answer });
         None
+    }
+
+    /// Where an operation is done: by the leader, or by the replica of this node that can do it as well.
+    fn route_of(&self, op: &PartitionOp) -> Option<Route> {
+        let replica = if op.of_any_replica() { self.replica_route(op.key()) } else { None };
+        replica.or_else(|| self.partitions.route(op.key()))
+    }
+
+    fn producers_of(&self, slot: pelton_log::PartitionSlot) -> PartitionAnswer {
+        match self.readable(slot) {
+            Some(local) => {
+                let producers = local.producers.describe();
+                PartitionAnswer::Producers { error: ErrorCode::None, producers }
+            }
+            None => {
+                let error = ErrorCode::NotLeaderOrFollower;
+                PartitionAnswer::Producers { error, producers: Vec::new() }
+            }
+        }
     }
 
     fn epoch_end(

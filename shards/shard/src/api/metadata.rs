@@ -47,6 +47,7 @@ pub fn handle(context: &ApiContext<'_>, version: i16, request: MetadataRequestDa
             node_id: broker.id,
             host: broker.host,
             port: broker.port,
+            rack: if version >= 1 { broker.rack } else { None },
             ..MetadataResponseBroker::default()
         })
         .collect();

@@ -9,8 +9,12 @@ pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
+pub mod describe_log_dirs;
+pub mod describe_producers;
+pub mod describe_quorum;
 pub mod describe_topic_partitions;
 mod dispatch;
+pub mod elect_leaders;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod gathered;
@@ -23,6 +27,10 @@ pub mod offset_for_leader_epoch;
 pub mod partition;
 mod plan;
 pub mod produce;
+pub mod reassignments;
+#[cfg(test)]
+mod tests;
+pub mod unregister_broker;
 
 use bytes::Bytes;
 use pelton_wire::api_key::ApiKey;

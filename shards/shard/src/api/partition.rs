@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use pelton_log::disk::SegmentFile;
 use pelton_model::{Offset, PartitionKey};
+use pelton_replica::producers::ProducerReport;
 use pelton_wire::error_code::ErrorCode;
 
 /// One operation on one partition.
@@ -14,6 +15,8 @@ pub enum PartitionOp {
     DeleteRecords { key: PartitionKey, offset: i64 },
     /// OffsetForLeaderEpoch (KIP-101, KIP-320).
     EpochEnd { key: PartitionKey, leader_epoch: i32, current_leader_epoch: i32 },
+    /// DescribeProducers (KIP-664), of any replica.
+    Producers { key: PartitionKey },
 }
 
 impl PartitionOp {
@@ -22,8 +25,14 @@ impl PartitionOp {
         match self {
             PartitionOp::ListOffset { key, .. }
             | PartitionOp::DeleteRecords { key, .. }
-            | PartitionOp::EpochEnd { key, .. } => *key,
+            | PartitionOp::EpochEnd { key, .. }
+            | PartitionOp::Producers { key } => *key,
         }
+    }
+
+    /// A replica that does not lead can tell, too.
+    pub fn of_any_replica(&self) -> bool {
+        matches!(self, PartitionOp::Producers { .. })
     }
 }
 
@@ -71,6 +80,8 @@ pub enum PartitionAnswer {
     DeleteRecords { error: ErrorCode, low_watermark: i64 },
     /// To OffsetForLeaderEpoch.
     EpochEnd { error: ErrorCode, leader_epoch: i32, end_offset: i64 },
+    /// To DescribeProducers.
+    Producers { error: ErrorCode, producers: Vec<ProducerReport> },
 }
 
 /// What a read found.
@@ -84,6 +95,8 @@ pub struct FetchAnswer {
     pub log_start_offset: i64,
     /// Where the client's log parts from ours (KIP-595): epoch and its end offset.
     pub diverging_epoch: Option<(i32, i64)>,
+    /// The broker to read from instead (KIP-392); -1 = none.
+    pub preferred: i32,
     /// The records.
     pub records: Records,
 }
@@ -96,6 +109,7 @@ impl FetchAnswer {
             high_watermark: -1,
             log_start_offset: -1,
             diverging_epoch: None,
+            preferred: -1,
             records: Records::empty(),
         }
     }
@@ -124,6 +138,7 @@ impl PartitionAnswer {
             PartitionOp::EpochEnd { .. } => {
                 PartitionAnswer::EpochEnd { error, leader_epoch: -1, end_offset: -1 }
             }
+            PartitionOp::Producers { .. } => PartitionAnswer::Producers { error, producers: Vec::new() },
         }
     }
 }

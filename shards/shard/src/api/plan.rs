@@ -9,7 +9,7 @@ use pelton_wire::messages::{self as m, decode};
 
 use crate::Shard;
 use crate::api::{self, encode_response};
-use crate::control::{ControlPlan, ControlRequest};
+use crate::control::{Begins, ControlPlan, ControlRequest};
 
 /// Whether a request's body can be read, so that one that cannot is refused where it came in.
 pub(crate) fn check(api_key: ApiKey, version: i16, body: Bytes) -> Result<(), WireError> {
@@ -22,6 +22,15 @@ pub(crate) fn check(api_key: ApiKey, version: i16, body: Bytes) -> Result<(), Wi
             decode::<m::IncrementalAlterConfigsRequestData>(version, body).map(drop)
         }
         ApiKey::InitProducerId => decode::<m::InitProducerIdRequestData>(version, body).map(drop),
+        ApiKey::ElectLeaders => decode::<m::ElectLeadersRequestData>(version, body).map(drop),
+        ApiKey::AlterPartitionReassignments => {
+            decode::<m::AlterPartitionReassignmentsRequestData>(version, body).map(drop)
+        }
+        ApiKey::ListPartitionReassignments => {
+            decode::<m::ListPartitionReassignmentsRequestData>(version, body).map(drop)
+        }
+        ApiKey::DescribeQuorum => decode::<m::DescribeQuorumRequestData>(version, body).map(drop),
+        ApiKey::UnregisterBroker => decode::<m::UnregisterBrokerRequestData>(version, body).map(drop),
         other => Err(WireError::NotServed(other.name())),
     }
 }
@@ -34,12 +43,11 @@ impl Shard {
                 let Shard { config, image, prng, .. } = self;
                 let context = api::context::ApiContext { config, image, shard: self.id, now };
                 let records = api::create_topics::auto_create(&context, prng, topics);
-                ControlPlan { records, response: Bytes::new() }
+                ControlPlan::new(records, Bytes::new())
             }
             ControlRequest::Frame(frame) => {
                 // The shard the request came in at has read it once already (`check`).
-                self.plan_frame(now, frame)
-                    .unwrap_or(ControlPlan { records: Vec::new(), response: Bytes::new() })
+                self.plan_frame(now, frame).unwrap_or(ControlPlan::new(Vec::new(), Bytes::new()))
             }
         }
     }
@@ -49,13 +57,20 @@ impl Shard {
         let (version, correlation_id) = (header.api_version, header.correlation_id);
         let body = frame.slice(header.body_offset..);
         let api_key = ApiKey::from_code(header.api_key).ok_or(WireError::NotServed("this API"))?;
+        if api_key == ApiKey::DescribeQuorum {
+            let view = self.quorum_view(now);
+            let answer = api::describe_quorum::handle(view.as_ref(), version, decode(version, body)?);
+            let response = encode_response(api_key, version, correlation_id, &answer);
+            return Ok(ControlPlan::new(Vec::new(), response));
+        }
+        let voters = self.voters();
         let Shard { config, image, prng, producer_ids, .. } = self;
         let context = api::context::ApiContext { config, image, shard: self.id, now };
         macro_rules! plan {
             ($planned:expr) => {{
                 let planned = $planned;
                 let response = encode_response(api_key, version, correlation_id, &planned.response);
-                ControlPlan { records: planned.records, response }
+                ControlPlan::new(planned.records, response)
             }};
         }
         Ok(match api_key {
@@ -76,6 +91,23 @@ impl Shard {
             }
             ApiKey::InitProducerId => {
                 plan!(api::init_producer_id::handle(&context, producer_ids, version, decode(version, body)?))
+            }
+            ApiKey::ElectLeaders => {
+                let elections = api::elect_leaders::handle(&context, version, decode(version, body)?);
+                let response = encode_response(api_key, version, correlation_id, &elections.response);
+                let begins = elections.transfers.into_iter().map(Begins::Transfer).collect();
+                ControlPlan { records: elections.records, response, begins }
+            }
+            ApiKey::AlterPartitionReassignments => {
+                plan!(api::reassignments::alter(&context, version, decode(version, body)?))
+            }
+            ApiKey::ListPartitionReassignments => {
+                let response = api::reassignments::list(&context, version, decode(version, body)?);
+                let response = encode_response(api_key, version, correlation_id, &response);
+                ControlPlan::new(Vec::new(), response)
+            }
+            ApiKey::UnregisterBroker => {
+                plan!(api::unregister_broker::handle(&context, &voters, &decode(version, body)?))
             }
             other => return Err(WireError::NotServed(other.name())),
         })

@@ -19,6 +19,9 @@ const LOST_NS: u64 = 5_000_000_000;
 /// It is given up after this, nanoseconds.
 const GIVE_UP_NS: u64 = 30_000_000_000;
 
+/// What is begun for one request at a time; the rest follows when it is asked again.
+const BEGINS_MAX: usize = 100;
+
 const FRAME: u8 = 0;
 const AUTO_CREATE: u8 = 1;
 
@@ -28,6 +31,23 @@ pub(super) struct Planning {
     origin: ControlOrigin,
     request: Bytes,
     give_up_ns: u64,
+}
+
+impl Planning {
+    /// What was asked.
+    pub(super) fn decoded(&self) -> Option<ControlRequest> {
+        decode(self.request.clone())
+    }
+
+    /// The same, as the controller gets it.
+    pub(super) fn request(&self) -> Bytes {
+        self.request.clone()
+    }
+
+    /// Who asked.
+    pub(super) fn origin(&self) -> ControlOrigin {
+        self.origin
+    }
 }
 
 fn encode(request: &ControlRequest) -> Bytes {
@@ -91,6 +111,9 @@ impl Shard {
     pub(super) fn plan_for_cluster(&mut self, now: Now, request: &Bytes) -> (Vec<MetadataRecord>, Bytes) {
         let Some(request) = decode(request.clone()) else { return (Vec::new(), Bytes::new()) };
         let plan = self.plan_control(now, &request);
+        for begins in plan.begins.into_iter().take(BEGINS_MAX) {
+            self.begin(now, begins);
+        }
         (plan.records, plan.response)
     }
 
@@ -104,7 +127,9 @@ impl Shard {
     ) {
         match answer {
             Answer::Planned { index, response } => {
-                if let Some(seat) = self.cluster.as_mut().and_then(|cluster| cluster.seat.as_mut()) {
+                if self.wait_for_election(now, &planning, &response) {
+                    self.look_at_elections(now, out);
+                } else if let Some(seat) = self.cluster.as_mut().and_then(|cluster| cluster.seat.as_mut()) {
                     seat.answered.push((index, planning.origin, response));
                 }
                 self.finish_answered(now, out);
@@ -120,6 +145,7 @@ impl Shard {
 
     /// Answers whose changes all shards of this node have applied leave.
     pub(super) fn finish_answered(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.look_at_elections(now, out);
         let Some(seat) = self.cluster.as_mut().and_then(|cluster| cluster.seat.as_mut()) else { return };
         if seat.answered.is_empty() {
             return;
@@ -136,6 +162,7 @@ impl Shard {
 
     /// Asks again what had no controller, or whose answer may be lost; gives up what has waited for too long.
     pub(super) fn ask_again(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.finish_answered(now, out);
         let Some(seat) = self.cluster.as_mut().and_then(|cluster| cluster.seat.as_mut()) else { return };
         let lost = seat.asked.extract_if(.., |_, (at, asked)| {
             matches!(asked, Asked::Plan(_)) && now.monotonic_ns >= at.saturating_add(LOST_NS)

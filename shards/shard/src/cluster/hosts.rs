@@ -15,6 +15,7 @@ use crate::Shard;
 use crate::control::CONTROLLER;
 use crate::effect::{Effect, LogLevel};
 use crate::message::ShardMessage;
+use crate::partitions::Route;
 use crate::replica_host::{HostEffect, HostTurn, ReplicaHost};
 
 /// A partition as its readers see it, sole or replicated.
@@ -83,17 +84,29 @@ impl Shard {
 
     /// A replica that a consumer wants to read: its epoch is compared before anybody is told that it does not lead, as Kafka
     /// does.
-    pub(crate) fn hosted_for_read(&self, now: Now, slot: PartitionSlot) -> Result<&ReplicaHost, ErrorCode> {
+    pub(crate) fn hosted_for_read(
+        &self,
+        now: Now,
+        slot: PartitionSlot,
+        any_replica: bool,
+    ) -> Result<&ReplicaHost, ErrorCode> {
         let hosted = self.partitions.hosted(slot).ok_or(ErrorCode::NotLeaderOrFollower)?;
-        hosted.host.state().check_read(now.monotonic_ns, self.lease())?;
+        self.check_hosted_read(now, slot, any_replica)?;
         Ok(&hosted.host)
     }
 
-    /// Whether a consumer may read a replicated partition now (rules L8, R8).
-    pub(crate) fn check_hosted_read(&self, now: Now, slot: PartitionSlot) -> Result<(), ErrorCode> {
-        match self.partitions.hosted(slot) {
-            Some(hosted) => hosted.host.state().check_read(now.monotonic_ns, self.lease()).map(drop),
-            None => Ok(()),
+    /// Whether a consumer may read a replicated partition now (rules L8, R8), of its leader or of any replica (KIP-392).
+    pub(crate) fn check_hosted_read(
+        &self,
+        now: Now,
+        slot: PartitionSlot,
+        any_replica: bool,
+    ) -> Result<(), ErrorCode> {
+        let Some(hosted) = self.partitions.hosted(slot) else { return Ok(()) };
+        let (state, now_ns, lease) = (hosted.host.state(), now.monotonic_ns, self.lease());
+        match any_replica {
+            true => state.check_follower_read(now_ns, lease).map(drop),
+            false => state.check_read(now_ns, lease).map(drop),
         }
     }
 
@@ -411,6 +424,23 @@ impl Shard {
     /// The slot of a replica here.
     pub(super) fn hosted_slot(&self, key: PartitionKey) -> Option<PartitionSlot> {
         self.cluster.as_ref()?.by_key.get(&key).copied()
+    }
+
+    /// The slot of a replica here, whether or not it leads; none on a single node.
+    pub(crate) fn replica_slot(&self, key: PartitionKey) -> Option<PartitionSlot> {
+        self.hosted_slot(key)
+    }
+
+    /// Where this node has a replica of a partition of a cluster, whether or not it leads: here, or on which of its shards.
+    pub(crate) fn replica_route(&self, key: PartitionKey) -> Option<Route> {
+        let cluster = self.cluster.as_ref()?;
+        if let Some(slot) = self.hosted_slot(key) {
+            return Some(Route::Local(slot));
+        }
+        let replicas = &self.image.partition(key)?.replicas;
+        let there =
+            replicas.iter().find(|replica| replica.node == cluster.me.node && **replica != cluster.me)?;
+        Some(Route::Foreign(there.shard))
     }
 
     /// A line for the operator.

@@ -17,7 +17,7 @@ use pelton_model::{BrokerConfig, NodeEpoch, NodeId, Now, PartitionEpoch, Partiti
 
 use super::{ClusterConfig, cluster_number};
 use crate::Shard;
-use crate::control::{CONTROLLER, ControlOrigin};
+use crate::control::{Begins, CONTROLLER, ControlOrigin};
 use crate::effect::Effect;
 use crate::message::ShardMessage;
 
@@ -272,12 +272,16 @@ impl Shard {
 
     /// A frame of another node's member has come.
     pub(crate) fn handle_member_frame(&mut self, now: Now, bytes: &[u8], out: &mut Vec<Effect>) {
-        let mut refused = None;
+        let mut taken = None;
         self.with_member(now, out, |member, now_ns, effects| {
-            refused = member.receive(now_ns, bytes, effects).err();
+            taken = Some(member.receive(now_ns, bytes, effects));
         });
-        if let Some(refused) = refused {
-            self.log_error(out, format!("a frame of another node is refused: {refused:?}"));
+        match taken {
+            Some(Ok(from)) => self.note_contact(now, from),
+            Some(Err(refused)) => {
+                self.log_error(out, format!("a frame of another node is refused: {refused:?}"));
+            }
+            None => {}
         }
     }
 
@@ -339,6 +343,16 @@ impl Shard {
         let asked = Asked::Isr(asked.collect());
         let changes = proposals.into_iter().map(|(_, change)| change).collect();
         self.ask_member(now, asked, Ask::AlterIsr { asker, changes }, out);
+    }
+
+    /// This node is the controller: begins what a request wants. What became of it the metadata and the quorum say.
+    pub(super) fn begin(&mut self, now: Now, begins: Begins) {
+        let Some(seat) = self.seat_mut() else { return };
+        seat.next_token += 1;
+        let token = seat.next_token;
+        self.member_call(now, |member, now_ns, effects| match begins {
+            Begins::Transfer(key) => member.ask(now_ns, token, Ask::ElectPreferred { key }, effects),
+        });
     }
 
     pub(super) fn ask_member(&mut self, now: Now, asked: Asked, ask: Ask, out: &mut Vec<Effect>) {

@@ -100,6 +100,8 @@ impl Shard {
             answers: Answers::default(),
             fetches: Fetches::default(),
             gather: Gather::default(),
+            log_dirs: Gather::default(),
+            volume: None,
             groups: Groups::default(),
             lookups: BTreeMap::new(),
             delete_waits: VecDeque::new(),

@@ -73,6 +73,17 @@ pub fn decode_body(
         ApiKey::IncrementalAlterConfigs => {
             decode::<m::IncrementalAlterConfigsRequestData>(version, body()).map(drop)
         }
+        ApiKey::DescribeLogDirs => decode::<m::DescribeLogDirsRequestData>(version, body()).map(drop),
+        ApiKey::ElectLeaders => decode::<m::ElectLeadersRequestData>(version, body()).map(drop),
+        ApiKey::AlterPartitionReassignments => {
+            decode::<m::AlterPartitionReassignmentsRequestData>(version, body()).map(drop)
+        }
+        ApiKey::ListPartitionReassignments => {
+            decode::<m::ListPartitionReassignmentsRequestData>(version, body()).map(drop)
+        }
+        ApiKey::DescribeQuorum => decode::<m::DescribeQuorumRequestData>(version, body()).map(drop),
+        ApiKey::DescribeProducers => decode::<m::DescribeProducersRequestData>(version, body()).map(drop),
+        ApiKey::UnregisterBroker => decode::<m::UnregisterBrokerRequestData>(version, body()).map(drop),
         ApiKey::DescribeCluster => decode::<m::DescribeClusterRequestData>(version, body()).map(drop),
         ApiKey::ListConfigResources => decode::<m::ListConfigResourcesRequestData>(version, body()).map(drop),
         ApiKey::DescribeTopicPartitions => {

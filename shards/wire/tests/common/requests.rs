@@ -3,6 +3,7 @@
 // Each test binary that includes this file uses a part of it.
 #![allow(dead_code)]
 
+mod admin_requests;
 mod group_requests;
 
 use bytes::Bytes;
@@ -101,6 +102,13 @@ impl Requests<'_> {
             ApiKey::AlterConfigs => self.alter_configs(version),
             ApiKey::CreatePartitions => self.create_partitions(version),
             ApiKey::IncrementalAlterConfigs => self.incremental_alter_configs(version),
+            ApiKey::DescribeLogDirs => self.describe_log_dirs(version),
+            ApiKey::ElectLeaders => self.elect_leaders(version),
+            ApiKey::AlterPartitionReassignments => self.alter_partition_reassignments(version),
+            ApiKey::ListPartitionReassignments => self.list_partition_reassignments(version),
+            ApiKey::DescribeQuorum => self.describe_quorum(version),
+            ApiKey::DescribeProducers => self.describe_producers(version),
+            ApiKey::UnregisterBroker => self.unregister_broker(version),
             ApiKey::DescribeCluster => self.describe_cluster(version),
             ApiKey::ListConfigResources => self.list_config_resources(version),
             ApiKey::DescribeTopicPartitions => self.describe_topic_partitions(version),
@@ -480,6 +488,9 @@ impl Requests<'_> {
             m::DescribeClusterRequestData { include_cluster_authorized_operations, ..Default::default() };
         if version >= 1 {
             body.endpoint_type = self.prng.below(3) as i8;
+        }
+        if version >= 2 {
+            body.include_fenced_brokers = self.prng.one_in(2);
         }
         self.encode(ApiKey::DescribeCluster, version, &body)
     }

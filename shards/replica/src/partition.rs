@@ -16,6 +16,8 @@ use crate::frame::Body;
 
 mod admission;
 mod append_check;
+#[cfg(any(test, feature = "sabotage"))]
+pub mod explore;
 mod follower;
 mod isr;
 mod leader;

@@ -63,7 +63,7 @@ impl Model {
         let elect_anyone = !self.has(Guard::ElectEligible);
         let scene = Scene { image: &image, min_isr: MIN_ISR, elect_anyone };
         let Some(new) = decide(&scene, &s.control.state) else { return };
-        let control = Arc::make_mut(&mut s.control);
+        let control = s.control.make_mut();
         let old = &control.state;
         if let Some(before) = old.leader
             && (old.leader, old.leader_epoch) != (new.leader, new.leader_epoch)
@@ -92,7 +92,7 @@ impl Model {
 
     /// A lease has ended, or the process it belonged to.
     pub fn fence(&self, s: &mut State, r: usize) {
-        let control = Arc::make_mut(&mut s.control);
+        let control = s.control.make_mut();
         control.fenced |= 1 << r;
         control.holders &= !(1 << r);
         self.sweep(s);
@@ -101,19 +101,19 @@ impl Model {
     /// A new life is registered, fenced; the one before is over (L6).
     pub fn register(&self, s: &mut State, r: usize, life: u8) {
         self.fence(s, r);
-        Arc::make_mut(&mut s.control).lives[r] = life;
+        s.control.make_mut().lives[r] = life;
     }
 
     /// A lease is granted; a fenced node takes part again first.
     pub fn grant(&self, s: &mut State, r: usize) {
-        Arc::make_mut(&mut s.nodes[r]).lease = true;
+        s.nodes[r].make_mut().lease = true;
         if s.control.fenced >> r & 1 == 0 {
             return;
         }
         if !self.sync && self.has(Guard::SuspectLeavesElr) {
             self.settle(s, true, |_, old| election::suspect(old, |lost: &Replica| *lost == replica(r)));
         }
-        Arc::make_mut(&mut s.control).fenced &= !(1 << r);
+        s.control.make_mut().fenced &= !(1 << r);
         self.sweep(s);
     }
 

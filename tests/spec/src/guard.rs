@@ -52,7 +52,8 @@ pub fn all() -> Vec<(Guard, Model)> {
 /// A small model in which the lack of this guard shows.
 fn without(guard: Guard) -> Model {
     let budget = Budget { values: 1, ..Budget::default() };
-    let mut model = Model { without: Some(guard), sync: true, lying: false, out: false, budget };
+    let mut model =
+        Model { without: Some(guard), sync: true, lying: false, out: false, merged: true, budget };
     let budget = &mut model.budget;
     match guard {
         Guard::Replica(fault) => match fault {

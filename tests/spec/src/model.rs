@@ -1,14 +1,12 @@
 //! What can happen next, for the model checker. Metadata reach a replica when they like.
 
-use std::sync::Arc;
-
 use pelton_model::{LeaderEpoch, PartitionEpoch, PartitionState};
 use pelton_replica::partition::{HighWatermarkMark, RoleKind};
-use pelton_replica::sabotage::Sabotage;
 use stateright::Property;
 
 use crate::checks;
 use crate::guard::Guard;
+use crate::part::Part;
 use crate::state::{Budget, Control, N, Node, State, index, member, replica};
 
 /// A model, perhaps with one guard left out.
@@ -22,6 +20,8 @@ pub struct Model {
     pub lying: bool,
     /// The third replica begins outside the ISR.
     pub out: bool,
+    /// States that differ in their history only are one (`canon.rs`).
+    pub merged: bool,
     /// What may happen.
     pub budget: Budget,
 }
@@ -41,6 +41,8 @@ pub enum Action {
     Remind(usize),
     /// A leader finds followers slow.
     Shrink(usize),
+    /// A leader looks again whether it can go on.
+    GoOn(usize),
     /// An acknowledgement arrives.
     TakeAck(usize),
     /// A proposal is decided.
@@ -89,7 +91,7 @@ impl Model {
         };
         let node = |at: usize| {
             let ends = pelton_replica::effect::LogEnds::default();
-            Arc::new(Node {
+            Part::new(Node {
                 up: true,
                 life: 1,
                 lease: true,
@@ -100,13 +102,13 @@ impl Model {
                 feeds: Vec::new(),
             })
         };
-        let control = Arc::new(Control { state, lives: [1; N], fenced: 0, holders: 0 });
+        let control = Part::new(Control { state, lives: [1; N], fenced: 0, holders: 0 });
         let mut s = State {
             nodes: std::array::from_fn(node),
             control,
-            acks: Vec::new(),
-            proposals: Vec::new(),
-            committed: Vec::new(),
+            acks: Part::new(Vec::new()),
+            proposals: Part::new(Vec::new()),
+            committed: Part::new(Vec::new()),
             left: self.budget,
             appended: 0,
             wrong: None,
@@ -116,6 +118,7 @@ impl Model {
         while !s.acks.is_empty() {
             self.take(&mut s, 0);
         }
+        self.settle_down(&mut s, None);
         s
     }
 
@@ -159,7 +162,10 @@ impl Model {
             out.push(Action::Append(l));
         }
         (0..node.feeds.len()).for_each(|which| out.push(Action::Stream(l, which)));
-        let behind = |other: &Arc<Node>| {
+        if self.merged {
+            out.push(Action::GoOn(l));
+        }
+        let behind = |other: &Part<Node>| {
             other.up
                 && other.machine.role() == RoleKind::Following
                 && other.machine.leader_epoch() == machine.leader_epoch()
@@ -217,9 +223,10 @@ impl Model {
             Action::Stream(l, which) => self.stream(s, l, which),
             Action::Remind(l) => self.tick(s, l, false),
             Action::Shrink(l) => self.tick(s, l, true),
+            Action::GoOn(l) => self.go_on(s, l),
             Action::TakeAck(which) => self.take(s, which),
             Action::Decide(which) => {
-                let proposal = s.proposals.remove(which);
+                let proposal = s.proposals.make_mut().remove(which);
                 self.decide(s, &proposal);
             }
             Action::DecideOne(which) => {
@@ -229,7 +236,7 @@ impl Model {
             }
             Action::Apply(r) => self.apply(s, r),
             Action::Activate(l) => self.activate(s, l),
-            Action::LeaseEnds(r) => Arc::make_mut(&mut s.nodes[r]).lease = false,
+            Action::LeaseEnds(r) => s.nodes[r].make_mut().lease = false,
             Action::Grant(r) => self.grant(s, r),
             Action::Fence(r) => {
                 s.left.fences -= 1;
@@ -247,22 +254,6 @@ impl Model {
             }
             Action::Crash(r, lossy) => self.crash(s, r, lossy),
             Action::Start(r) => self.start(s, r),
-        }
-        self.forget(s);
-    }
-
-    /// Messages that nobody heeds any more, whatever happens, make no difference between states.
-    fn forget(&self, s: &mut State) {
-        if self.has(Guard::Replica(Sabotage::SkipEpochOnAck)) {
-            let nodes = &s.nodes;
-            s.acks.retain(|ack| {
-                let to = &nodes[usize::from(ack.to)];
-                to.up && to.machine.leader_epoch().0 <= ack.epoch
-            });
-        }
-        if self.has(Guard::CompareAndSet) {
-            let now = s.control.state.partition_epoch;
-            s.proposals.retain(|proposal| proposal.wish.partition_epoch >= now);
         }
     }
 }
@@ -296,6 +287,7 @@ impl stateright::Model for Model {
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut next = last.clone();
         self.perform(&mut next, action);
+        self.settle_down(&mut next, Some(last));
         if let Action::Shrink(_) = action {
             // Nobody was slow: nothing has happened.
             if next.proposals == last.proposals {

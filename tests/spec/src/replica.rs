@@ -1,8 +1,6 @@
 //! The replicas' steps: the production machine is told what happens, and what it wants is carried out. A Join and its
 //! answer, and an Append and what the follower makes of it, are one step each; acknowledgements and proposals travel.
 
-use std::sync::Arc;
-
 use pelton_model::{LeaderEpoch, Offset, Replica};
 use pelton_replica::effect::{Effect, Settings, Turn};
 use pelton_replica::frame::Body;
@@ -15,6 +13,7 @@ use pelton_wire::records::BatchBuilder;
 
 use crate::guard::Guard;
 use crate::model::Model;
+use crate::part::Part;
 use crate::state::{Ack, IN_FLIGHT, MIN_ISR, Node, Proposal, Rec, State, Wrong, index, member, replica};
 
 impl Model {
@@ -62,7 +61,7 @@ impl Model {
         now_ns: u64,
         event: impl FnOnce(&mut Partition, &mut Turn) -> R,
     ) -> (R, Vec<(usize, Body)>) {
-        let node = Arc::make_mut(&mut s.nodes[at]);
+        let node = s.nodes[at].make_mut();
         let (mut effects, mut sent) = (Vec::new(), Vec::new());
         let (lease, ends, epochs) = (self.lease(node), node.ends(), node.epochs());
         let known = node.high_watermark();
@@ -70,10 +69,12 @@ impl Model {
         let result = event(&mut node.machine, &mut turn);
         for effect in effects {
             match effect {
-                Effect::Send { to, body: body @ Body::Ack { .. } } => acknowledge(s, at, index(to), body),
+                Effect::Send { to, body: body @ Body::Ack { .. } } => {
+                    self.acknowledge(s, at, index(to), body);
+                }
                 Effect::Send { to, body } => sent.push((index(to), body)),
                 Effect::Feed { to, leader_epoch, from, .. } => {
-                    let node = Arc::make_mut(&mut s.nodes[at]);
+                    let node = s.nodes[at].make_mut();
                     let to = index(to) as u8;
                     node.feeds.retain(|feed| feed.0 != to);
                     node.feeds.push((to, from.0 as u8, leader_epoch.0));
@@ -83,7 +84,7 @@ impl Model {
                     if (to.0 as usize) < known {
                         s.wrong = Some(Wrong::CutBelow);
                     }
-                    keep(Arc::make_mut(&mut s.nodes[at]), to.0 as u8);
+                    keep(s.nodes[at].make_mut(), to.0 as u8);
                     self.tell(s, at, now_ns, Partition::handle_cut);
                 }
                 Effect::HighWatermark(to) if s.nodes[at].leads() => self.commit(s, at, to.0 as usize),
@@ -93,7 +94,7 @@ impl Model {
                     if let Err(place) = s.proposals.binary_search(&proposal)
                         && s.proposals.len() < IN_FLIGHT
                     {
-                        s.proposals.insert(place, proposal);
+                        s.proposals.make_mut().insert(place, proposal);
                     }
                 }
                 Effect::Release { target, leader_epoch, partition_epoch } => {
@@ -124,7 +125,7 @@ impl Model {
         if to <= s.committed.len() {
             return;
         }
-        let far = |node: &&Arc<Node>| {
+        let far = |node: &&Part<Node>| {
             let kept = if self.sync { node.flushed } else { node.written };
             usize::from(kept) >= to && node.holds(&prefix)
         };
@@ -133,14 +134,14 @@ impl Model {
         if s.nodes.iter().filter(far).count() < MIN_ISR && !may_lack {
             s.wrong = Some(Wrong::IllCommitted);
         }
-        s.committed = prefix;
+        *s.committed.make_mut() = prefix;
     }
 
     /// A client's record.
     pub fn append(&self, s: &mut State, l: usize) {
         s.left.values -= 1;
         s.appended += 1;
-        let node = Arc::make_mut(&mut s.nodes[l]);
+        let node = s.nodes[l].make_mut();
         let epoch = node.machine.leader_epoch().0;
         node.log.push(Rec { epoch, value: s.appended });
         self.tell(s, l, 0, |machine, turn| machine.handle_progress(turn));
@@ -150,7 +151,7 @@ impl Model {
     /// difference that matters.
     pub fn store(&self, s: &mut State, r: usize) {
         let apart = self.written_apart();
-        let node = Arc::make_mut(&mut s.nodes[r]);
+        let node = s.nodes[r].make_mut();
         let (end, written) = (node.log.len() as u8, node.written);
         node.written = end;
         if self.sync && (!apart || written == end) {
@@ -200,7 +201,7 @@ impl Model {
 
     /// R4: what a leader wanted to send is read and sent.
     pub fn stream(&self, s: &mut State, l: usize, which: usize) {
-        let node = Arc::make_mut(&mut s.nodes[l]);
+        let node = s.nodes[l].make_mut();
         let (to, from, epoch) = node.feeds.remove(which);
         let (f, from) = (usize::from(to), usize::from(from));
         let records: Vec<Rec> = node.log.get(from..).unwrap_or_default().to_vec();
@@ -214,7 +215,7 @@ impl Model {
         let (taken, _) = self
             .tell(s, f, 0, |machine, turn| machine.handle_append(replica(l), epoch, &body, &batches, turn));
         if taken {
-            Arc::make_mut(&mut s.nodes[f]).log.extend(records);
+            s.nodes[f].make_mut().log.extend(records);
             self.tell(s, f, 0, |machine, turn| machine.handle_progress(turn));
         }
     }
@@ -226,9 +227,14 @@ impl Model {
         self.deliver(s, l, sent);
     }
 
+    /// A leader looks again whether it can go on: its lease has come back, or it is told what it knows.
+    pub fn go_on(&self, s: &mut State, l: usize) {
+        self.tell(s, l, 0, |machine, turn| machine.handle_progress(turn));
+    }
+
     /// An acknowledgement arrives (R5).
     pub fn take(&self, s: &mut State, which: usize) {
-        let ack = s.acks.remove(which);
+        let ack = s.acks.make_mut().remove(which);
         let (l, f) = (usize::from(ack.to), usize::from(ack.from));
         let (_, sent) = self.tell(s, l, 0, |machine, turn| {
             machine.handle_frame(replica(f), LeaderEpoch(ack.epoch), &ack.body, turn);
@@ -238,11 +244,11 @@ impl Model {
 
     /// The metadata as they are now reach a replica.
     pub fn apply(&self, s: &mut State, r: usize) {
-        let control = Arc::make_mut(&mut s.control);
+        let control = s.control.make_mut();
         control.holders &= !(1 << r);
         let (gone, state) = (control.holders == 0, control.state.clone());
         self.tell(s, r, 0, |machine, turn| machine.handle_metadata(&state, gone, turn));
-        let node = Arc::make_mut(&mut s.nodes[r]);
+        let node = s.nodes[r].make_mut();
         let (epoch, leads) = (node.machine.leader_epoch().0, node.leads());
         node.feeds.retain(|feed| leads && feed.2 == epoch);
         node.lease |= !leads;
@@ -263,7 +269,7 @@ impl Model {
     pub fn crash(&self, s: &mut State, r: usize, lossy: bool) {
         s.left.crashes -= 1;
         s.left.lossy -= u8::from(lossy);
-        let node = Arc::make_mut(&mut s.nodes[r]);
+        let node = s.nodes[r].make_mut();
         let kept = match (lossy, self.lying) {
             (true, true) => 0,
             (true, false) => node.flushed,
@@ -280,22 +286,31 @@ impl Model {
 
     /// It starts again and is registered.
     pub fn start(&self, s: &mut State, r: usize) {
-        let node = Arc::make_mut(&mut s.nodes[r]);
+        let node = s.nodes[r].make_mut();
         node.up = true;
         let life = node.life;
         self.register(s, r, life);
     }
 }
 
-/// Puts an acknowledgement on its way. A later one of the same kind takes its place; of too many the oldest is lost.
-fn acknowledge(s: &mut State, from: usize, to: usize, body: Body) {
-    let (epoch, from, to) = (s.nodes[from].machine.leader_epoch().0, from as u8, to as u8);
-    s.acks.retain(|ack| (ack.epoch, ack.from, ack.to) != (epoch, from, to));
-    let ack = Ack { epoch, from, to, body };
-    let place = s.acks.partition_point(|other| *other < ack);
-    s.acks.insert(place, ack);
-    if s.acks.len() > IN_FLIGHT {
-        s.acks.remove(0);
+impl Model {
+    /// Puts an acknowledgement on its way. A later one of the same kind takes its place; of too many the oldest is lost.
+    fn acknowledge(&self, s: &mut State, from: usize, to: usize, mut body: Body) {
+        // What a follower says of its high watermark only spares it reminders: here all are reminded.
+        if let Body::Ack { high_watermark, .. } = &mut body
+            && self.merged
+        {
+            *high_watermark = Offset(0);
+        }
+        let (epoch, from, to) = (s.nodes[from].machine.leader_epoch().0, from as u8, to as u8);
+        let acks = s.acks.make_mut();
+        acks.retain(|ack| (ack.epoch, ack.from, ack.to) != (epoch, from, to));
+        let ack = Ack { epoch, from, to, body };
+        let place = acks.partition_point(|other| *other < ack);
+        acks.insert(place, ack);
+        if acks.len() > IN_FLIGHT {
+            acks.remove(0);
+        }
     }
 }
 

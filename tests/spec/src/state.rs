@@ -1,8 +1,6 @@
 //! One state: three replicas of one partition with the production machine in each, the controller's record, and what is on
 //! its way.
 
-use std::sync::Arc;
-
 use pelton_model::{
     IsrMember, LeaderEpoch, NodeEpoch, NodeId, Offset, PartitionState, Replica, ReplicaEpoch, ShardEpoch,
     ShardId,
@@ -11,6 +9,8 @@ use pelton_replica::effect::{IsrProposal, LogEnds};
 use pelton_replica::epochs::EpochCache;
 use pelton_replica::frame::Body;
 use pelton_replica::partition::{Partition, RoleKind};
+
+use crate::part::Part;
 
 /// Replicas.
 pub const N: usize = 3;
@@ -149,15 +149,15 @@ pub struct Budget {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct State {
     /// Shared between states that do not differ there.
-    pub nodes: [Arc<Node>; N],
+    pub nodes: [Part<Node>; N],
     /// The metadata.
-    pub control: Arc<Control>,
+    pub control: Part<Control>,
     /// Sorted.
-    pub acks: Vec<Ack>,
+    pub acks: Part<Vec<Ack>>,
     /// Sorted.
-    pub proposals: Vec<Proposal>,
+    pub proposals: Part<Vec<Proposal>>,
     /// What any leader ever committed.
-    pub committed: Vec<Rec>,
+    pub committed: Part<Vec<Rec>>,
     /// Budget.
     pub left: Budget,
     /// Records so far.

@@ -30,6 +30,14 @@ impl Follower {
         self.matched
     }
 
+    /// See [`Partition::forget_history`].
+    #[cfg(any(test, feature = "sabotage"))]
+    pub(super) fn forget_history(&mut self) {
+        self.joining = self.joining.map(|(_, said_ns)| (0, said_ns));
+        // What was said of the high watermark is never looked at.
+        self.acked.2 = Offset(-1);
+    }
+
     pub(super) fn deadline_ns(&self, settings: &Settings) -> Option<u64> {
         Some(match self.joining {
             Some((_, said_ns)) => said_ns.saturating_add(settings.retry_ns),

@@ -162,6 +162,15 @@ impl Remote {
         self.moved_ns = now_ns;
     }
 
+    /// See [`super::Partition::forget_history`].
+    #[cfg(any(test, feature = "sabotage"))]
+    pub(super) fn forget_history(&mut self) {
+        debug_assert!(self.room() > 0 || self.window_bytes == 0, "the window is full");
+        self.join = 0;
+        (self.in_flight_bytes, self.mark) = (0, (Offset(i64::MAX), 0));
+        self.in_flight.clear();
+    }
+
     /// It has not all there is, or not the high watermark.
     pub(super) fn behind(&self, log_end: Offset, high_watermark: Offset, settings: &Settings) -> bool {
         let Some(acked) = &self.acked else { return true };

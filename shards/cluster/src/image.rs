@@ -32,8 +32,10 @@ pub struct TopicImage {
 /// What records have touched, so that whoever serves it can follow.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Touched {
-    /// These topics.
+    /// These topics: new, gone, with more partitions or other settings. Look at all of them.
     pub topics: BTreeSet<TopicId>,
+    /// These partitions of other topics.
+    pub partitions: BTreeSet<PartitionKey>,
     /// All topics: a broker-wide setting changed.
     pub all_topics: bool,
     /// Nodes came, went, or stand otherwise.
@@ -360,6 +362,7 @@ impl MetadataImage {
                 topic.partitions.reserve_exact(more.max(topic.partitions.len() / 8));
             }
             topic.partitions.resize_with(index + 1, PartitionImage::default);
+            touched.topics.insert(key.topic_id);
         }
         if new.reassigning() {
             self.reassigning.insert(key);
@@ -373,7 +376,9 @@ impl MetadataImage {
         self.loads.replace(old, &new);
         self.index.replace(key, old, &new);
         topic.partitions[index] = new;
-        touched.topics.insert(key.topic_id);
+        if !touched.topics.contains(&key.topic_id) {
+            touched.partitions.insert(key);
+        }
     }
 }
 
@@ -401,5 +406,49 @@ fn set_config<K: Ord + Clone>(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pelton_model::{PartitionEpoch, PartitionState, ShardId};
+    use uuid::Uuid;
+
+    fn partition(id: TopicId, index: i32, epoch: i32) -> MetadataRecord {
+        let mut state = PartitionImage::default().state();
+        let replica = Replica { node: NodeId(index % 3), shard: ShardId(0) };
+        (state.replicas, state.leader) = (vec![replica], Some(replica));
+        state.partition_epoch = PartitionEpoch(epoch);
+        MetadataRecord::Partition { key: PartitionKey { topic_id: id, partition: index }, state }
+    }
+
+    /// Whoever follows must look at what is named here and at nothing else of the topic.
+    #[test]
+    fn a_change_of_partitions_touches_these_and_not_their_topic() {
+        let id = TopicId(Uuid::from_u128(7));
+        let mut image = MetadataImage::default();
+        let topic = MetadataRecord::Topic { id, name: "t".to_string() };
+        let create = [topic, partition(id, 0, 0), partition(id, 1, 0)];
+        let touched = image.apply(1, &create);
+        assert_eq!((touched.topics.len(), touched.partitions.len()), (1, 0), "new: all of it");
+        let touched = image.apply(2, &[partition(id, 2, 0)]);
+        assert_eq!((touched.topics.len(), touched.partitions.len()), (1, 0), "one more: all of it");
+
+        let old = image.partition(PartitionKey { topic_id: id, partition: 1 }).unwrap().state();
+        let new = PartitionState { partition_epoch: PartitionEpoch(1), leader: None, ..old.clone() };
+        let key = PartitionKey { topic_id: id, partition: 1 };
+        let delta = crate::record::PartitionDelta::between(&old, &new, true);
+        let change = MetadataRecord::PartitionChange { key, delta };
+        let touched = image.apply(3, std::slice::from_ref(&change));
+        assert_eq!((touched.topics.len(), touched.partitions), (0, [key].into()));
+        assert_eq!(touched.leaders.len(), 1);
+
+        let (resource, name) = (ConfigResource::Topic("t".to_string()), "retention.ms".to_string());
+        let config = MetadataRecord::Config { resource, name, value: Some("1".to_string()) };
+        let touched = image.apply(4, &[partition(id, 0, 5), config]);
+        assert_eq!((touched.topics.len(), touched.partitions.len()), (1, 1), "other settings: all of it");
+        let late = image.apply(5, &[change]);
+        assert_eq!((late.topics.len(), late.partitions.len(), late.outdated), (0, 0, 1));
     }
 }

@@ -36,7 +36,16 @@ impl Shard {
                 self.sync_topic(now, id, out);
             }
         }
-        for id in touched.topics {
+        let topics = touched.topics;
+        let mut looked_at = None;
+        for key in touched.partitions.into_iter().filter(|key| !topics.contains(&key.topic_id)) {
+            if self.cluster.is_some() {
+                self.sync_hosted_partition(now, key, out);
+            } else if looked_at.replace(key.topic_id) != Some(key.topic_id) {
+                self.sync_topic(now, key.topic_id, out);
+            }
+        }
+        for id in topics {
             self.sync_topic(now, id, out);
         }
     }

@@ -185,6 +185,15 @@ impl Partitions {
         self.topics[index] = Some(route);
     }
 
+    /// Another route for a partition of a topic that is entered; false if there is none such.
+    pub fn set_route(&mut self, key: PartitionKey, route: Route) -> bool {
+        let topic = self.by_id.get(&key.topic_id).and_then(|index| self.topics[*index].as_mut());
+        let place = usize::try_from(key.partition).ok().and_then(|at| topic?.partitions.get_mut(at));
+        let Some(place) = place else { return false };
+        *place = route;
+        true
+    }
+
     /// Forgets a topic; the slots of its partitions that were led here.
     pub fn remove_topic(&mut self, id: TopicId) -> Vec<PartitionSlot> {
         let Some(index) = self.by_id.remove(&id) else { return Vec::new() };

@@ -61,6 +61,7 @@ impl MetadataImage {
                 other => image.apply_record(offset, &other, &mut touched),
             }
             touched.leaders.clear();
+            touched.partitions.clear();
         })?;
         image.applied_offset = offset;
         Ok(image)

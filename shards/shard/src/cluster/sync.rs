@@ -154,7 +154,6 @@ impl Shard {
     /// Brings one topic in line.
     pub(crate) fn sync_hosted_topic(&mut self, now: Now, id: TopicId, out: &mut Vec<Effect>) {
         let Some(topic) = self.image.topic_by_id(id) else { return };
-        let Some(me) = self.cluster.as_ref().map(|cluster| cluster.me) else { return };
         let config = self.image.topic_config(&self.config, &topic.name);
         let name: Arc<str> = Arc::from(&topic.name[..]);
         let states: Vec<PartitionState> =
@@ -162,38 +161,72 @@ impl Shard {
         let mut partitions = Vec::with_capacity(states.len());
         for (index, state) in states.iter().enumerate() {
             let key = PartitionKey { topic_id: id, partition: index as i32 };
-            let slot = self.hosted_slot(key);
-            let slot = match (state.replicas.contains(&me), slot) {
-                (true, Some(slot)) => {
-                    self.configure_host(slot, &config);
-                    Some(slot)
-                }
-                (true, None) => self.open_host(now, key, &config),
-                (false, Some(slot)) => {
-                    self.close_host(now, slot, out);
-                    self.storage.remove_partition(now, slot);
-                    None
-                }
-                (false, None) => None,
-            };
-            partitions.push(match (state.leader, slot) {
-                (Some(leader), Some(slot)) if leader == me => Route::Local(slot),
-                (Some(leader), _) if leader == me => Route::Leaderless,
-                (Some(leader), _) if leader.node == me.node => Route::Foreign(leader.shard),
-                (Some(_), _) => Route::Away,
-                (None, _) => Route::Leaderless,
-            });
+            if let Some(slot) = self.hosted_slot(key) {
+                self.configure_host(slot, &config);
+            }
+            partitions.push(self.sync_route(now, key, state, Some(&config), out));
         }
         // The routes first: whoever is told to look elsewhere by what follows finds them.
         self.partitions.set_topic(TopicRoute { id, name, partitions });
         for (index, state) in states.iter().enumerate() {
-            let key = PartitionKey { topic_id: id, partition: index as i32 };
-            let Some(slot) = self.hosted_slot(key) else { continue };
-            let released = self.cluster.as_ref().is_some_and(|cluster| cluster.is_released(key));
-            self.with_host(now, slot, out, |host, turn| host.handle_metadata(state, released, turn));
-            self.settle_later(slot);
+            self.tell_host(now, PartitionKey { topic_id: id, partition: index as i32 }, state, out);
         }
         self.sync_seats(now, id, out);
+    }
+
+    /// Brings one partition in line, of a topic that is otherwise as it was: a change of it must not cost a look at all of the
+    /// topic's.
+    pub(crate) fn sync_hosted_partition(&mut self, now: Now, key: PartitionKey, out: &mut Vec<Effect>) {
+        let Some(state) = self.image.partition(key).map(|partition| partition.state()) else { return };
+        let route = self.sync_route(now, key, &state, None, out);
+        if !self.partitions.set_route(key, route) {
+            // The topic is not entered yet.
+            return self.sync_hosted_topic(now, key.topic_id, out);
+        }
+        self.tell_host(now, key, &state, out);
+        self.sync_seats(now, key.topic_id, out);
+    }
+
+    /// Opens or closes the replica of a partition here; where the partition is led.
+    fn sync_route(
+        &mut self,
+        now: Now,
+        key: PartitionKey,
+        state: &PartitionState,
+        config: Option<&TopicConfig>,
+        out: &mut Vec<Effect>,
+    ) -> Route {
+        let Some(me) = self.cluster.as_ref().map(|cluster| cluster.me) else { return Route::Leaderless };
+        let slot = match (state.replicas.contains(&me), self.hosted_slot(key)) {
+            (true, None) => match config {
+                Some(config) => self.open_host(now, key, config),
+                None => {
+                    let topic = self.image.topic_by_id(key.topic_id);
+                    let config = topic.map(|topic| self.image.topic_config(&self.config, &topic.name));
+                    config.and_then(|config| self.open_host(now, key, &config))
+                }
+            },
+            (false, Some(slot)) => {
+                self.close_host(now, slot, out);
+                self.storage.remove_partition(now, slot);
+                None
+            }
+            (_, slot) => slot,
+        };
+        match (state.leader, slot) {
+            (Some(leader), Some(slot)) if leader == me => Route::Local(slot),
+            (Some(leader), _) if leader == me => Route::Leaderless,
+            (Some(leader), _) if leader.node == me.node => Route::Foreign(leader.shard),
+            (Some(_), _) => Route::Away,
+            (None, _) => Route::Leaderless,
+        }
+    }
+
+    fn tell_host(&mut self, now: Now, key: PartitionKey, state: &PartitionState, out: &mut Vec<Effect>) {
+        let Some(slot) = self.hosted_slot(key) else { return };
+        let released = self.cluster.as_ref().is_some_and(|cluster| cluster.is_released(key));
+        self.with_host(now, slot, out, |host, turn| host.handle_metadata(state, released, turn));
+        self.settle_later(slot);
     }
 
     fn configure_host(&mut self, slot: PartitionSlot, config: &TopicConfig) {

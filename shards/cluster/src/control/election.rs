@@ -182,15 +182,21 @@ pub fn unclean(scene: &Scene<'_>, old: &PartitionState, to: Replica) -> Option<P
 }
 
 /// The replicas this partition is to have, as an operator or the controller wants it; `target` begins with the preferred
-/// leader (rule R13). What is being added stays out of the ISR until it has caught up.
+/// leader (rule R13). What is being added stays out of the ISR until it has caught up. Who was being added for an abandoned
+/// target goes at once only if it has nothing that others lack; who is in sync or eligible stays until this target is reached.
 pub fn reassign(scene: &Scene<'_>, old: &PartitionState, target: &[Replica]) -> Option<PartitionState> {
-    let base: Vec<Replica> =
-        old.replicas.iter().copied().filter(|replica| !old.adding.contains(replica)).collect();
+    let has_all = |replica: &Replica| old.isr_epoch(*replica).is_some() || old.elr.contains(replica);
+    let base = |replica: &&Replica| !old.adding.contains(replica);
+    let kept = |replica: &&Replica| !old.adding.contains(replica) || has_all(replica);
     let mut new = old.clone();
-    new.adding = target.iter().copied().filter(|replica| !base.contains(replica)).collect();
-    new.removing = base.iter().copied().filter(|replica| !target.contains(replica)).collect();
+    new.adding = target
+        .iter()
+        .copied()
+        .filter(|replica| !old.replicas.iter().filter(base).any(|of| of == replica))
+        .collect();
+    new.removing =
+        old.replicas.iter().filter(kept).copied().filter(|replica| !target.contains(replica)).collect();
     new.replicas = target.iter().chain(&new.removing).copied().collect();
-    // Replicas of an abandoned target that are not part of this one go.
     drop_outsiders(scene, old, &mut new);
     match finish(scene, &new) {
         Some(done) => changed(old, done),
@@ -198,14 +204,15 @@ pub fn reassign(scene: &Scene<'_>, old: &PartitionState, target: &[Replica]) -> 
     }
 }
 
-/// Ends a reassignment without reaching its target: what was being added goes.
+/// Ends a reassignment without reaching its target: what was being added goes. Not if nobody else has all that is committed.
 pub fn cancel(scene: &Scene<'_>, old: &PartitionState) -> Option<PartitionState> {
     let mut new = old.clone();
     new.replicas.retain(|replica| !old.adding.contains(replica));
     new.adding.clear();
     new.removing.clear();
     drop_outsiders(scene, old, &mut new);
-    changed(old, new)
+    let has_any = |state: &PartitionState| !state.isr.is_empty() || !state.elr.is_empty();
+    if has_any(old) && !has_any(&new) { None } else { changed(old, new) }
 }
 
 /// Ends a reassignment whose target is reached: all that were added are in sync, and enough will be.

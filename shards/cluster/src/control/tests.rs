@@ -333,6 +333,42 @@ fn a_move_can_be_cancelled_and_a_shard_can_die_alone() {
 }
 
 #[test]
+fn another_move_or_its_end_does_not_take_away_the_only_one_in_sync() {
+    let mut kit = Kit::new(4);
+    let id = kit.topic("2");
+    let key = PartitionKey { topic_id: id, partition: 0 };
+    let old = kit.state(id, 0);
+    let free = (0..4).find(|id| old.replicas.iter().all(|replica| replica.node.0 != *id)).unwrap();
+    let new = Replica { node: NodeId(free), shard: ShardId(0) };
+    // It is being added and has caught up; the others fall behind, the leader with them.
+    let member = IsrMember { replica: new, epoch: kit.image.replica_epoch(new).unwrap() };
+    let replicas = [&[new], &old.replicas[..]].concat();
+    let moving = PartitionState {
+        leader: Some(new),
+        isr: vec![member],
+        elr: Vec::new(),
+        adding: vec![new],
+        removing: vec![old.replicas[2]],
+        replicas,
+        partition_epoch: PartitionEpoch(old.partition_epoch.0 + 1),
+        ..old.clone()
+    };
+    kit.commit(&[MetadataRecord::Partition { key, state: moving.clone() }]);
+    assert_eq!(kit.ask(Ask::Reassign { key, target: None }), Answer::Done);
+    assert_eq!(kit.state(id, 0), moving, "it would end without anybody who has everything");
+    let target = Some(old.replicas.clone());
+    assert_eq!(kit.ask(Ask::Reassign { key, target }), Answer::Done);
+    let state = kit.state(id, 0);
+    assert_eq!((state.leader, &state.isr[..], &state.removing[..]), (Some(new), &[member][..], &[new][..]));
+    assert_eq!((&state.adding[..], &state.replicas[..3]), (&[][..], &old.replicas[..]));
+    // Once the others have caught up, it goes.
+    kit.serve();
+    let state = kit.state(id, 0);
+    assert_eq!((state.replicas, state.isr.len()), (old.replicas, 3));
+    assert!(state.leader.is_some_and(|leader| leader != new) && state.removing.is_empty());
+}
+
+#[test]
 fn another_min_isr_forgets_who_was_eligible() {
     let mut kit = Kit::new(3);
     let id = kit.topic("3");

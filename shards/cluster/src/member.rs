@@ -112,6 +112,9 @@ pub struct Member {
     members_differ: bool,
     sabotage: ControlSabotage,
     failed: bool,
+    /// Effects of the quorum that are still to be performed, in order.
+    due: VecDeque<QuorumEffect>,
+    performing: bool,
 }
 
 impl Member {
@@ -139,6 +142,8 @@ impl Member {
             members_differ: true,
             sabotage: ControlSabotage::default(),
             failed: false,
+            due: VecDeque::new(),
+            performing: false,
         })
     }
 
@@ -407,8 +412,10 @@ impl Member {
     }
 
     fn perform(&mut self, now_ns: u64, effects: Vec<QuorumEffect>, out: &mut Vec<MemberEffect>) {
-        let mut queue = VecDeque::from(effects);
-        while let Some(effect) = queue.pop_front() {
+        // What an effect leads to comes behind all before it: no entry may be written before its predecessor.
+        self.due.extend(effects);
+        let nested = std::mem::replace(&mut self.performing, true);
+        while !nested && let Some(effect) = self.due.pop_front() {
             match effect {
                 QuorumEffect::Send { to, frame } => out.push(MemberEffect::Send { to, frame }),
                 QuorumEffect::Persist { number, records } => {
@@ -440,6 +447,7 @@ impl Member {
                 }
             }
         }
+        self.performing = nested;
     }
 
     fn fail(&mut self, why: String, out: &mut Vec<MemberEffect>) {

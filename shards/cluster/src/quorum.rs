@@ -144,6 +144,9 @@ pub enum ProposeError {
     /// The quorum has too much to do, or is changing its leader or members.
     #[error("the metadata quorum is busy; try again")]
     Busy,
+    /// A node that is to vote does not follow the log yet: it could neither vote nor take its part in a majority.
+    #[error("the node does not follow the metadata log yet; make it a voter when it does")]
+    Behind,
 }
 
 /// How members are to change.
@@ -340,12 +343,22 @@ impl Quorum {
         self.propose_with(|raw| raw.propose(Vec::new(), payload), out)
     }
 
-    /// Proposes other members; several changes at once go through a joint configuration.
+    /// Proposes other members; several changes at once go through a joint configuration. A new voter must follow the log
+    /// already, as an observer (KIP-853).
     pub fn change_members(
         &mut self,
         changes: &[MemberChange],
         out: &mut Vec<QuorumEffect>,
     ) -> Result<(u64, u64), ProposeError> {
+        let follows = |node: NodeId| {
+            let matched = self.raw.raft.prs().get(raft_id(node)).map_or(0, |progress| progress.matched);
+            matched > 0 && matched >= self.raw.store().base_index()
+        };
+        let behind =
+            |change: &MemberChange| matches!(change, MemberChange::AddVoter(node) if !follows(*node));
+        if self.raw.raft.state == StateRole::Leader && changes.iter().any(behind) {
+            return Err(ProposeError::Behind);
+        }
         let changes = changes.iter().map(|change| {
             let mut single = raft::eraftpb::ConfChangeSingle::default();
             let (kind, node) = match change {

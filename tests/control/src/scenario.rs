@@ -24,6 +24,8 @@ pub struct Summary {
     pub entries: u64,
     /// Records acknowledged.
     pub acknowledged: u64,
+    /// Changes of the quorum's voters.
+    pub voters_changed: u64,
     /// From the end of faults until all was right, milliseconds.
     pub recovery_ms: u64,
 }
@@ -35,6 +37,7 @@ impl seeds::Summary for Summary {
         self.elections += other.elections;
         self.entries += other.entries;
         self.acknowledged += other.acknowledged;
+        self.voters_changed += other.voters_changed;
         self.recovery_ms = self.recovery_ms.max(other.recovery_ms);
     }
 }
@@ -94,6 +97,7 @@ pub fn run(seed: u64, trace: bool, sabotage: Option<Sabotage>) -> Result<Summary
         elections: world.oracle.elections,
         entries: world.oracle.image.applied_offset(),
         acknowledged: world.oracle.acknowledged.values().map(|records| records.len() as u64).sum(),
+        voters_changed: world.voters_changed,
         recovery_ms: (world.now - healed) / MS,
     })
 }

@@ -1,14 +1,15 @@
 //! The simulated cluster: time, links, disks and clocks, and what goes wrong with them. One seed is one run.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod operator;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use pelton_cluster::control::asks::{Answer, Ask, Token};
 use pelton_cluster::control::isr::{Asker, IsrChange, IsrRefusal};
-use pelton_cluster::controller::TopicWish;
 use pelton_cluster::member::{Member, MemberEffect};
 use pelton_cluster::quorum::Role;
-use pelton_model::{NodeId, PartitionKey, Prng};
+use pelton_model::{NodeId, Prng};
 
 use crate::data::MIN_ISR;
 use crate::node::{Node, TICK_MS, Waiting};
@@ -78,6 +79,10 @@ pub struct World {
     pub records: u64,
     /// Events so far.
     pub events: u64,
+    /// Changes of voters that the quorum took.
+    pub voters_changed: u64,
+    effects: VecDeque<(usize, MemberEffect)>,
+    performing: bool,
     /// Leases overlapping are a fault: not so where clocks are worse than promised.
     pub leases_exclusive: bool,
     /// Faults have ended.
@@ -111,6 +116,9 @@ impl World {
             topics_wanted: 2,
             records: 0,
             events: 0,
+            voters_changed: 0,
+            effects: VecDeque::new(),
+            performing: false,
             healed: false,
             trace: false,
         };
@@ -236,10 +244,21 @@ impl World {
         let Some(member) = &mut self.nodes[id].member else { return Ok(()) };
         let mut out = Vec::new();
         call(member, clock, &mut out);
-        for effect in out {
+        self.perform_all(id, out)?;
+        self.judge(id)
+    }
+
+    /// Performs effects in order, also those of what is asked meanwhile: behind all before them.
+    fn perform_all(&mut self, id: usize, effects: Vec<MemberEffect>) -> Result<(), String> {
+        self.effects.extend(effects.into_iter().map(|effect| (id, effect)));
+        if std::mem::replace(&mut self.performing, true) {
+            return Ok(());
+        }
+        while let Some((id, effect)) = self.effects.pop_front() {
             self.perform(id, effect)?;
         }
-        self.judge(id)
+        self.performing = false;
+        Ok(())
     }
 
     /// Asks the controller on behalf of a node.
@@ -248,10 +267,8 @@ impl World {
         let Some(member) = &mut self.nodes[id].member else { return };
         let mut out = Vec::new();
         member.ask(clock, token, ask, &mut out);
-        for effect in out {
-            // What is wrong shows at the node's next event as well.
-            let _ = self.perform(id, effect);
-        }
+        // What is wrong shows at the node's next event as well.
+        let _ = self.perform_all(id, out);
     }
 
     fn perform(&mut self, id: usize, effect: MemberEffect) -> Result<(), String> {
@@ -344,45 +361,6 @@ impl World {
         }
     }
 
-    /// The controller's node does what operators do, now and then.
-    fn operate(&mut self, id: usize) -> Result<(), String> {
-        let controls = self.nodes[id].member.as_ref().is_some_and(|member| member.controller().is_some());
-        if !controls || self.now < self.nodes[id].paused_until {
-            return Ok(());
-        }
-        let Some(member) = &self.nodes[id].member else { return Ok(()) };
-        let image = member.image();
-        let ready = image.nodes().filter(|node| !node.fenced).count();
-        let keys: Vec<PartitionKey> = image.partitions().map(|(key, _)| key).collect();
-        let have = image.topic_names().count() as u64;
-        self.topics = have;
-        if have < self.topics_wanted && ready >= 3 && self.prng.one_in(5) {
-            let wish = TopicWish {
-                name: format!("topic-{have}"),
-                partitions: 3,
-                replication_factor: 3,
-                configs: vec![("min.insync.replicas".to_string(), Some(MIN_ISR.to_string()))],
-                ..TopicWish::default()
-            };
-            let token = self.nodes[id].token(Waiting::Other);
-            self.ask(id, token, Ask::CreateTopic(wish));
-        }
-        if self.faults.admin && !keys.is_empty() && self.prng.one_in(30) {
-            let key = keys[self.prng.below(keys.len() as u64) as usize];
-            let node = NodeId(self.prng.below(self.nodes.len() as u64) as i32);
-            let ask = match self.prng.below(6) {
-                0 | 1 => Ask::ElectPreferred { key },
-                2 | 3 => Ask::Reassign { key, target: Some(self.random_target(3)) },
-                4 => Ask::Reassign { key, target: None },
-                _ => Ask::Drain { node, on: self.prng.one_in(2) },
-            };
-            self.say(|| format!("operator: {ask:?}"));
-            let token = self.nodes[id].token(Waiting::Other);
-            self.ask(id, token, ask);
-        }
-        Ok(())
-    }
-
     fn fault(&mut self) {
         let id = self.prng.below(self.nodes.len() as u64) as usize;
         let other = self.prng.below(self.nodes.len() as u64) as usize;
@@ -397,7 +375,10 @@ impl World {
                 self.say(|| format!("node {id} stands still until {} ms", until / MS));
                 self.nodes[id].paused_until = until;
             }
-            3 if self.faults.partitions => self.cut(id, other, self.prng.clone().one_in(2), until),
+            3 if self.faults.partitions => {
+                let both = self.prng.one_in(2);
+                self.cut(id, other, both, until);
+            }
             4 if self.faults.partitions => {
                 self.say(|| format!("node {id} is cut off until {} ms", until / MS));
                 (0..self.nodes.len())
@@ -426,8 +407,8 @@ impl World {
     /// A node, often the controller, hardly gets to run and loses its packets, long enough for others to take its place.
     fn starve(&mut self, id: usize) {
         let controls = |node: &Node| node.member.as_ref().is_some_and(|member| member.controller().is_some());
-        let found = self.nodes.iter().position(controls).filter(|_| self.prng.clone().one_in(2));
-        let id = found.unwrap_or(id);
+        let often = self.prng.one_in(2);
+        let id = self.nodes.iter().position(controls).filter(|_| often).unwrap_or(id);
         let until = self.now + 2_500 * MS + self.prng.below(3_500 * MS);
         self.say(|| format!("node {id} is starved until {} ms", until / MS));
         self.nodes[id].starved_until = until;

@@ -9,6 +9,8 @@ mod config;
 mod data_dir;
 mod failure;
 mod reshard;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod signals;
 mod start_screen;
 mod suggest;

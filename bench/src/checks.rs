@@ -32,9 +32,10 @@ fn loads(name: &str, server: &Server, measure: Duration, configs: &[(String, Str
             bootstrap: server.bootstrap.clone(),
             warmup: Duration::from_millis(300),
             measure,
-            broker_pid: Some(server.pid()),
+            broker_pids: vec![server.pid()],
             core: crate::sys::cores().max(2) - 1,
             topic: None,
+            replicas: 1,
             configs: configs.to_vec(),
             catch_up: None,
         };

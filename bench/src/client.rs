@@ -6,13 +6,29 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Largest answer that is believed, bytes.
 const FRAME_MAX: usize = 256 << 20;
 
-/// Connects with TCP_NODELAY and cubic; every read and write fails after `timeout`.
+/// Connects with TCP_NODELAY and cubic; every read and write fails after `timeout`. Of several addresses with commas between, to
+/// the first that takes it, beginning with another one each time.
 pub fn connect(address: &str, timeout: Duration) -> Outcome<TcpStream> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let all: Vec<&str> = address.split(',').collect();
+    let first = if all.len() > 1 { NEXT.fetch_add(1, Ordering::Relaxed) } else { 0 };
+    let mut last = format!("{address}: no address");
+    for turn in 0..all.len() {
+        match connect_one(all[(first + turn) % all.len()], timeout) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn connect_one(address: &str, timeout: Duration) -> Outcome<TcpStream> {
     let mut last = format!("{address}: no address");
     for target in address.to_socket_addrs().map_err(|error| format!("{address}: {error}"))? {
         match TcpStream::connect_timeout(&target, timeout) {
@@ -99,8 +115,20 @@ impl Client {
 
     /// Creates a topic with replication factor 1; an existing topic is an error.
     pub fn create_topic(&mut self, topic: &str, partitions: i32, configs: &[(&str, &str)]) -> Outcome<()> {
+        self.create_replicated(topic, partitions, 1, configs)
+    }
+
+    /// The same with any replication factor.
+    pub fn create_replicated(
+        &mut self,
+        topic: &str,
+        partitions: i32,
+        replicas: i16,
+        configs: &[(&str, &str)],
+    ) -> Outcome<()> {
         let id = self.id();
-        match frames::created(self.call(id, &frames::create_topics(id, topic, partitions, 1, configs))?)? {
+        let frame = frames::create_topics(id, topic, partitions, replicas, configs);
+        match frames::created(self.call(id, &frame)?)? {
             (0, _) => Ok(()),
             (code, message) => Err(format!("creating topic {topic}: error {code} {message}")),
         }

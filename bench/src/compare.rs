@@ -115,9 +115,10 @@ fn warm_up(bootstrap: &str) -> Outcome<()> {
             bootstrap: bootstrap.to_string(),
             warmup: Duration::ZERO,
             measure: Duration::from_secs(6),
-            broker_pid: None,
+            broker_pids: Vec::new(),
             core: 1.min(sys::cores().max(2) - 1),
             topic: None,
+            replicas: 1,
             configs: Vec::new(),
             catch_up: None,
         };

@@ -78,17 +78,19 @@ impl<'a> Reader<'a> {
     }
 }
 
-pub(crate) fn put_string(out: &mut Vec<u8>, text: &str) {
+/// Writes a string.
+pub fn put_string(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&(text.len() as i16).to_be_bytes());
     out.extend_from_slice(text.as_bytes());
 }
 
-pub(crate) fn put_i32(out: &mut Vec<u8>, value: i32) {
+/// Writes four bytes.
+pub fn put_i32(out: &mut Vec<u8>, value: i32) {
     out.extend_from_slice(&value.to_be_bytes());
 }
 
 /// Starts a request: size (filled in by [`finish`]), key, version, correlation id, client id.
-pub(crate) fn start(api: (i16, i16), correlation_id: i32) -> Vec<u8> {
+pub fn start(api: (i16, i16), correlation_id: i32) -> Vec<u8> {
     let mut out = vec![0; 4];
     out.extend_from_slice(&api.0.to_be_bytes());
     out.extend_from_slice(&api.1.to_be_bytes());
@@ -97,7 +99,8 @@ pub(crate) fn start(api: (i16, i16), correlation_id: i32) -> Vec<u8> {
     out
 }
 
-pub(crate) fn finish(mut out: Vec<u8>) -> Vec<u8> {
+/// Fills in the size.
+pub fn finish(mut out: Vec<u8>) -> Vec<u8> {
     let size = (out.len() - 4) as i32;
     out[..4].copy_from_slice(&size.to_be_bytes());
     out

@@ -80,7 +80,7 @@ pub fn run(case: &Case, plan: &Plan) -> Outcome<Measured> {
     run.began = Instant::now();
     run.begin(&mut conns)?;
     run.pump(&mut conns, plan.warmup, true)?;
-    let before = plan.broker_pid.map_or(Ok(Usage::default()), procfs::usage)?;
+    let before = usage(plan)?;
     let consumed_before: u64 = conns.tails().map(|consumer| consumer.bytes).sum();
     run.measuring = true;
     let (from, cpu_from) = (Instant::now(), sys::thread_cpu());
@@ -91,7 +91,7 @@ pub fn run(case: &Case, plan: &Plan) -> Outcome<Measured> {
     run.pump(&mut conns, plan.measure, true)?;
     let (elapsed, cpu) = (from.elapsed(), sys::thread_cpu().saturating_sub(cpu_from));
     run.measuring = false;
-    let after = plan.broker_pid.map_or(Ok(Usage::default()), procfs::usage)?;
+    let after = usage(plan)?;
     let consumed: u64 = conns.tails().map(|consumer| consumer.bytes).sum::<u64>() - consumed_before;
     let caught_up = conns.caught_up(from, elapsed);
     run.pump(&mut conns, Duration::from_secs(60), false)?;
@@ -106,18 +106,27 @@ pub fn run(case: &Case, plan: &Plan) -> Outcome<Measured> {
     measured.generator_busy = cpu.as_secs_f64() / elapsed.as_secs_f64();
     measured.ends = run.ledgers.iter().map(Ledger::end).collect();
     measured.topic = topic;
-    if plan.broker_pid.is_some() {
+    if !plan.broker_pids.is_empty() {
         measured.charge(&before, &after, batch.len());
     }
     measured.latencies = Some(run.latencies);
     Ok(measured)
 }
 
+/// What all brokers have used so far.
+fn usage(plan: &Plan) -> Outcome<Usage> {
+    let mut sum = Usage::default();
+    for pid in &plan.broker_pids {
+        sum.add(&procfs::usage(*pid)?);
+    }
+    Ok(sum)
+}
+
 fn create(topic: &str, case: &Case, plan: &Plan) -> Outcome<()> {
     let configs: Vec<(&str, &str)> =
         plan.configs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     let mut client = client::Client::connect(&plan.bootstrap, Duration::from_secs(120))?;
-    client.create_topic(topic, case.partitions, &configs)
+    client.create_replicated(topic, case.partitions, plan.replicas, &configs)
 }
 
 /// Partitions by the broker that leads them.

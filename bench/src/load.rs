@@ -93,12 +93,14 @@ pub struct Plan {
     pub bootstrap: String,
     pub warmup: Duration,
     pub measure: Duration,
-    /// Process whose CPU is charged; none: only latency and throughput are measured.
-    pub broker_pid: Option<u32>,
+    /// Processes whose CPU is charged; none: only latency and throughput are measured.
+    pub broker_pids: Vec<u32>,
     /// Core of the generator.
     pub core: usize,
     /// Topic to make; none: a fresh name.
     pub topic: Option<String>,
+    /// Replication factor of the topic.
+    pub replicas: i16,
     /// Configs of the topic.
     pub configs: Vec<(String, String)>,
     /// A reader that catches up beside the load; none: nobody does.
@@ -112,9 +114,10 @@ impl Plan {
             bootstrap: server.bootstrap.clone(),
             warmup,
             measure,
-            broker_pid: Some(server.pid()),
+            broker_pids: vec![server.pid()],
             core: 1.min(crate::sys::cores().max(2) - 1),
             topic: None,
+            replicas: 1,
             configs: configs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
             catch_up: None,
         }

@@ -1,17 +1,19 @@
-//! The bench program: `load`, `limits`, `floor`, `first`, `compare`, `groups`, `referee`, `modes`, `smoke`, `idle`. Only reads arguments and
+//! The bench program: `load`, `limits`, `floor`, `first`, `compare`, `groups`, `referee`, `modes`, `replicas`, `smoke`, `idle`. Only reads arguments and
 //! prints; the work is in the library.
 
 use pelton_bench::args::Args;
 use pelton_bench::compare::{self, cases::Times, systems::Programs};
 use pelton_bench::load::{self, Plan};
-use pelton_bench::{Outcome, checks, first, floor, generator, groups, limits, modes, referee, server};
+use pelton_bench::{
+    Outcome, checks, first, floor, generator, groups, limits, modes, referee, replicas, server,
+};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 const HELP: &str = "\
 pelton-bench load   --bootstrap H:P --case sync|tiny|bulk|paced [--seconds 5] [--warmup 2] [--rate REQUESTS/S] [--tails N]
-                    [--partitions N] [--conns N]
+                    [--partitions N] [--conns N] [--replicas N]
                     [--broker-pid PID] [--topic T] [--core 1] [-X topic.config=value]
 pelton-bench limits [--dir DIR]
 pelton-bench floor  --port P [--durable DEPTH --data FILE] [--spin-us 0]
@@ -24,6 +26,7 @@ pelton-bench groups [--out DIR] [--rounds 3] [--repeats 3] [--seconds 3] [--warm
                     [--kafka yes|no] [--jars DIR] [--dir DIR] [-X broker.key=value]
 pelton-bench referee --referee FILE [--rounds 3] [--seconds 3] [--warmup 1.5] [--port 19700] [--pelton FILE|none] [--kafka yes|no] [--jars DIR]
 pelton-bench modes  [--rounds 3] [--seconds 3] [--warmup 1] [--rate 20000] [--port 19700] [--pelton FILE]
+pelton-bench replicas [--rounds 3] [--seconds 3] [--warmup 1] [--port 19700] [--pelton FILE|none] [--kafka yes|no] [--jars DIR] [--dir DIR] [-X broker.key=value]
 pelton-bench smoke  [--seconds 2] [--port 19700] [--pelton FILE|none] [-X broker.key=value]
 pelton-bench idle   [--seconds 5] [--port 19700] [--pelton FILE] [-X broker.key=value]";
 
@@ -39,6 +42,7 @@ const OPTIONS: &[&str] = &[
     "cases",
     "tails",
     "partitions",
+    "replicas",
     "conns",
     "warmup",
     "broker-pid",
@@ -120,6 +124,7 @@ fn run(args: &Args) -> Outcome<()> {
             println!("{report}");
             Ok(())
         }
+        "replicas" => replica_figures(args, port),
         "smoke" => {
             let pelton = pelton(args)?;
             checks::smoke(pelton.as_deref(), port, seconds(args, "seconds", 2.0)?, &args.extra)?;
@@ -155,7 +160,8 @@ fn one_load(args: &Args) -> Outcome<()> {
         bootstrap: args.required("bootstrap")?.to_string(),
         warmup: seconds(args, "warmup", 2.0)?,
         measure: seconds(args, "seconds", 5.0)?,
-        broker_pid: if pid > 0 { Some(pid) } else { None },
+        broker_pids: if pid > 0 { vec![pid] } else { Vec::new() },
+        replicas: args.number("replicas", 1)?,
         core: args.number("core", 1)?,
         topic: args.text("topic").map(str::to_string),
         configs: configs.ok_or("-X needs key=value")?,
@@ -211,6 +217,21 @@ fn full(args: &Args, port: u16) -> Outcome<()> {
         scratch: args.text("dir").map(str::to_string),
         strict: quick,
     })
+}
+
+fn replica_figures(args: &Args, port: u16) -> Outcome<()> {
+    let table = replicas::run(&replicas::Options {
+        pelton: pelton(args)?,
+        jars: jars(args)?,
+        port,
+        rounds: args.number("rounds", 3)?,
+        warmup: seconds(args, "warmup", 1.0)?,
+        measure: seconds(args, "seconds", 3.0)?,
+        scratch: args.text("dir").map(str::to_string),
+        extra: args.extra.clone(),
+    })?;
+    println!("{table}");
+    Ok(())
 }
 
 fn first_figures(args: &Args, port: u16) -> Outcome<()> {

@@ -17,6 +17,17 @@ pub struct Usage {
     pub written_bytes: u64,
 }
 
+impl Usage {
+    /// Adds another process's.
+    pub fn add(&mut self, other: &Usage) {
+        self.cpu_us += other.cpu_us;
+        self.switches += other.switches;
+        self.rss_bytes += other.rss_bytes;
+        self.rss_max_bytes += other.rss_max_bytes;
+        self.written_bytes += other.written_bytes;
+    }
+}
+
 /// Reads the counters of `pid`; an error when the process is gone.
 pub fn usage(pid: u32) -> Outcome<Usage> {
     let gone = |error: std::io::Error| format!("process {pid}: {error} (did the broker die?)");

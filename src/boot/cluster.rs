@@ -69,6 +69,8 @@ pub fn complete(
     let founders = meta.founders.clone().unwrap_or_default();
     let mut known = ClusterConfig::new(founders, registration(config, cluster, life, directory)?);
     known.first = first.clone();
+    #[cfg(feature = "sabotage")]
+    crate::sabotage::switch(&mut known)?;
     if let Some(lag_ms) = config.replica_lag_ms {
         known.replicas.replica_lag_ns = lag_ms * 1_000_000;
     }

@@ -46,7 +46,7 @@ pub fn measure(programs: &Programs, dir: &Path) -> Outcome<Option<Restart>> {
         let segment_bytes = (10 << 20).to_string();
         let configs = [("segment.bytes", segment_bytes.as_str())];
         let plan = Plan {
-            broker_pid: None,
+            broker_pids: Vec::new(),
             ..Plan::against(&server, Duration::ZERO, Duration::from_secs(5), &configs)
         };
         generator::run(&Case { partitions: 100, ..BULK }, &plan)?;

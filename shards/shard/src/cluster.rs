@@ -10,6 +10,8 @@ mod peers;
 mod quorum_view;
 mod sabotage;
 mod start;
+#[cfg(feature = "sabotage")]
+mod switches;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +27,8 @@ use pelton_replica::lease::Lease;
 
 pub use hosts::ReplicaReport;
 pub use sabotage::Sabotage;
+#[cfg(feature = "sabotage")]
+pub use switches::{Elsewhere, Switch, switches};
 
 use crate::partitions::Hosted;
 use crate::replica_host::HostEffect;
@@ -51,6 +55,9 @@ pub struct ClusterConfig {
     /// A fault on purpose.
     #[cfg(feature = "sabotage")]
     pub sabotage: Option<Sabotage>,
+    /// One of another part.
+    #[cfg(feature = "sabotage")]
+    pub below: Elsewhere,
 }
 
 /// A tick of the quorum unless told otherwise, milliseconds: it misses its leader, and elects another, within 0.5 to 1 s.
@@ -68,6 +75,8 @@ impl ClusterConfig {
             replicas: Settings::default(),
             #[cfg(feature = "sabotage")]
             sabotage: None,
+            #[cfg(feature = "sabotage")]
+            below: Elsewhere::default(),
         }
     }
 }
@@ -127,6 +136,8 @@ pub(crate) struct Cluster {
     elections: Vec<elections::Election>,
     #[cfg(feature = "sabotage")]
     sabotage: Option<Sabotage>,
+    #[cfg(feature = "sabotage")]
+    host_sabotage: Option<crate::replica_host::Sabotage>,
 }
 
 impl Cluster {
@@ -160,6 +171,8 @@ impl Cluster {
             elections: Vec::new(),
             #[cfg(feature = "sabotage")]
             sabotage: config.sabotage,
+            #[cfg(feature = "sabotage")]
+            host_sabotage: config.below.host,
         }
     }
 

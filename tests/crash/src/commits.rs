@@ -16,7 +16,7 @@ const EPOCHS: [i16; 2] = [110, 113];
 const PAUSE: Duration = Duration::from_millis(2);
 /// How often a member of the new protocol says that it lives.
 const BEAT: Duration = Duration::from_millis(500);
-/// Longest wait for an answer, longer than a broker with nothing to do needs.
+/// Longest wait for an answer unless told otherwise, longer than a broker with nothing to do needs.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What one member did.
@@ -52,8 +52,11 @@ pub struct Committer {
     pub group: String,
     /// True for a group of KIP-848.
     pub consumer: bool,
+    /// One address, or several with commas between.
     pub bootstrap: String,
     pub topic: String,
+    /// Longest wait for an answer: a node of a cluster may stand still while another has taken over.
+    pub timeout: Duration,
     pub ledger: Mutex<Ledger>,
     /// What no broker may answer.
     pub faults: Mutex<Vec<String>>,
@@ -75,6 +78,7 @@ impl Committer {
             consumer,
             bootstrap: bootstrap.to_string(),
             topic: topic.to_string(),
+            timeout: TIMEOUT,
             ledger: Mutex::default(),
             faults: Mutex::default(),
         }
@@ -101,7 +105,7 @@ impl Committer {
     }
 
     fn session(&self, life: &mut Life, stop: &AtomicBool) -> Outcome<()> {
-        let mut client = GroupClient::connect(&self.bootstrap, &self.group, Duration::ZERO, TIMEOUT)?;
+        let mut client = GroupClient::connect(&self.bootstrap, &self.group, Duration::ZERO, self.timeout)?;
         while !stop.load(Ordering::Relaxed) {
             let generation = self.membership(&mut client, life)?;
             let offset = self.write(|ledger| {
@@ -173,7 +177,7 @@ impl Committer {
         let before = self.snapshot();
         loop {
             let mut client =
-                GroupClient::connect(&self.bootstrap, &self.group, Duration::from_secs(30), TIMEOUT)?;
+                GroupClient::connect(&self.bootstrap, &self.group, Duration::from_secs(30), self.timeout)?;
             match client.offsets(&self.topic, &[0])? {
                 (0, found) if found.len() == 1 => {
                     let fault = self.snapshot().fault(before.acknowledged, found[0].1);

@@ -2,28 +2,19 @@
 //! each kill, then read everything back and hold it against the ledgers. Closing line `N passed, N failed`; exit code 0 only
 //! when nothing failed. Never touches a process it did not start.
 
-mod aged;
-mod campaign;
-mod commits;
-mod keyed;
-mod lifecycle;
-mod payload;
-mod producer;
-mod selfcheck;
-mod verify;
-
-use campaign::{Campaign, System, TOPIC, Tally};
-use lifecycle::{Lifecycle, Wanted};
 use pelton_bench::args::Args;
 use pelton_bench::client::Client;
 use pelton_bench::server::{self, Place, Scratch};
 use pelton_bench::{Outcome, load};
-use producer::{Entry, Fate, Producer, Shared};
+use pelton_crash::campaign::{self, Campaign, System, TOPIC, Tally};
+use pelton_crash::lifecycle::{Lifecycle, Wanted};
+use pelton_crash::producer::{Entry, Fate, Producer, Shared};
+use pelton_crash::selfcheck;
+use pelton_crash::verify::Verdict;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use verify::Verdict;
 
 const HELP: &str = "\
 kill-loop [--kills 200] [--min-ms 50] [--max-ms 500] [--partitions 4] [--flush-messages 1] [--seed N] [--port 19800]

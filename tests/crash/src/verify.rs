@@ -9,6 +9,10 @@ use pelton_bench::{Outcome, batch, client};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+/// Error codes that prove that nothing was appended: CORRUPT_MESSAGE, MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE,
+/// NOT_ENOUGH_REPLICAS, INVALID_RECORD. Others may come after the append.
+pub const NOT_APPENDED: &[i16] = &[2, 10, 18, 19, 87];
+
 /// Faults found; all zero is a pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
@@ -28,12 +32,39 @@ pub struct Verdict {
     pub unknown_present: u64,
     /// The first faults in words.
     pub notes: Vec<String>,
+    /// Batches out of order are kept in `late`, for someone who knows what may be late.
+    pub defers: bool,
+    /// Batches out of their producer's order that were not judged yet.
+    pub late: Vec<Late>,
+}
+
+/// A batch behind a later one of the same producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late {
+    pub partition: i32,
+    pub producer: u32,
+    /// Its number, its offset, and the number of the one before it.
+    pub batch: u64,
+    pub offset: i64,
+    pub after: u64,
 }
 
 impl Verdict {
     /// True when nothing is wrong.
     pub fn passed(&self) -> bool {
-        (self.lost, self.duplicated, self.reordered, self.foreign, self.unsettled) == (0, 0, 0, 0, 0)
+        let counts = (self.lost, self.duplicated, self.reordered, self.foreign, self.unsettled);
+        counts == (0, 0, 0, 0, 0) && self.late.is_empty()
+    }
+
+    /// Counts what is out of order, all but what is excused.
+    pub fn judge_late(&mut self, excused: impl Fn(&Late) -> bool) {
+        for late in std::mem::take(&mut self.late).iter().filter(|late| !excused(late)) {
+            self.reordered += 1;
+            let Late { partition, producer, batch, offset, after } = late;
+            self.note(format!(
+                "partition {partition} offset {offset}: batch {batch} of producer {producer} after its batch {after}"
+            ));
+        }
     }
 
     /// Adds what another verdict has found.
@@ -46,6 +77,7 @@ impl Verdict {
         self.foreign += other.foreign;
         self.unsettled += other.unsettled;
         self.unknown_present += other.unknown_present;
+        self.late.extend(other.late);
         other.notes.into_iter().for_each(|note| self.note(note));
     }
 
@@ -69,6 +101,11 @@ impl Found {
     /// Nothing found of a log that starts at `offset`.
     pub fn starting_at(offset: i64) -> Found {
         Found { next_offset: offset, ..Found::default() }
+    }
+
+    /// Where each batch was found: (producer, number) to (base offset, records).
+    pub fn places(&self) -> &BTreeMap<(u32, u64), (i64, u32)> {
+        &self.places
     }
 
     /// The offset behind the last batch found.
@@ -112,10 +149,12 @@ impl Found {
             verdict.note(format!("partition {partition}: {first:?} at offsets {} and {}", before.0, place.0));
         }
         let last = self.last.insert(first.producer, first.batch);
-        if last.is_some_and(|last| last >= first.batch) {
-            verdict.reordered += 1;
-            verdict
-                .note(format!("partition {partition}: {first:?} after batch {last:?} of the same producer"));
+        if let Some(after) = last.filter(|last| *last >= first.batch) {
+            let (producer, batch, offset) = (first.producer, first.batch, batch.base_offset);
+            verdict.late.push(Late { partition, producer, batch, offset, after });
+            if !verdict.defers {
+                verdict.judge_late(|_| false);
+            }
         }
         Ok(())
     }
@@ -132,6 +171,13 @@ impl Found {
                     verdict.note(format!(
                         "producer {producer} batch {number}: acknowledged at {offset} ({} records), found {place:?}",
                         entry.records
+                    ));
+                }
+                (Fate::Refused(code), Some(place)) if NOT_APPENDED.contains(&code) => {
+                    verdict.foreign += 1;
+                    verdict.note(format!(
+                        "producer {producer} batch {number}: refused with error {code}, which says that it was not appended, \
+                         found {place:?}"
                     ));
                 }
                 (_, Some(_)) => verdict.unknown_present += 1,
@@ -242,6 +288,15 @@ mod tests {
         assert_eq!((verdict.duplicated, verdict.reordered), (3, 1));
         let (_, verdict, _) = log(&[(1, 1, 1), (1, 0, 1)]);
         assert_eq!((verdict.duplicated, verdict.reordered), (0, 1));
+        let (found, mut verdict, _) = log(&[(1, 0, 1)]);
+        let refused = |code| Entry { records: 1, fate: Fate::Refused(code) };
+        found.judge(1, &[refused(20)], 0, &mut verdict);
+        assert!(
+            verdict.passed() && verdict.unknown_present == 1,
+            "NOT_ENOUGH_REPLICAS_AFTER_APPEND may be there"
+        );
+        found.judge(1, &[refused(19)], 0, &mut verdict);
+        assert_eq!(verdict.foreign, 1);
         let (found, mut verdict, _) = log(&[(1, 7, 1)]);
         found.judge(1, &[acknowledged(0, 1)], 0, &mut verdict);
         found.strangers(1, &[acknowledged(0, 1)], &mut verdict);

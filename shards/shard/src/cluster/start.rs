@@ -26,11 +26,18 @@ impl Shard {
     ) -> Result<Shard, StartError> {
         let mut prng = Prng::new(seed);
         let (seed, storage) = (prng.next_u64(), storage_config(&config));
+        #[cfg(feature = "sabotage")]
+        let storage = pelton_log::StorageConfig { sabotage: cluster.below.log, ..storage };
         let (mut shard, snapshot, records) = Shard::recover(config, id, storage, image, seed, now, out)?;
         let seat = match id {
             CONTROLLER => {
                 let seed = prng.next_u64();
                 let seat = MemberSeat::new(&shard.config, cluster, snapshot.as_ref(), &records, seed);
+                #[cfg(feature = "sabotage")]
+                let seat = seat.map(|mut seat| {
+                    seat.member.set_sabotage(cluster.below.control, cluster.below.quorum);
+                    seat
+                });
                 Some(seat.map_err(StartError::Metadata)?)
             }
             _ => None,
@@ -38,6 +45,8 @@ impl Shard {
         let image = seat.as_ref().map(|seat| seat.member.image().clone());
         let me = Replica { node: shard.config.node_id, shard: id };
         shard.cluster = Some(Box::new(Cluster::new(me, &shard.config.cluster_id, cluster, seat)));
+        #[cfg(feature = "sabotage")]
+        shard.groups.set_sabotage(cluster.below.groups);
         if let Some(image) = image {
             shard.replace_image(now, image, out);
             shard.spread_image(out);

@@ -247,6 +247,8 @@ impl Shard {
         let settings = settings_of(cluster.settings, config);
         let found = recovered.remove(&key);
         let host = ReplicaHost::open(key, slot, me, settings, found.as_ref(), now, storage);
+        #[cfg(feature = "sabotage")]
+        let host = host.with_sabotage(cluster.host_sabotage);
         let mut hosted = Hosted { key, host, config: config.clone(), deadline_ns: None };
         cluster.by_key.insert(key, slot);
         cluster.note(slot, &mut hosted);

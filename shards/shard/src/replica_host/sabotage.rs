@@ -38,6 +38,13 @@ impl ReplicaHost {
         self.sabotage = fault;
     }
 
+    /// With this fault.
+    #[cfg(feature = "sabotage")]
+    pub(crate) fn with_sabotage(mut self, fault: Option<Sabotage>) -> ReplicaHost {
+        self.sabotage = fault;
+        self
+    }
+
     pub(super) fn sabotaged(&self, _fault: Sabotage) -> bool {
         #[cfg(feature = "sabotage")]
         return self.sabotage == Some(_fault);

@@ -136,6 +136,7 @@ impl Node {
             tick_ms: 100,
             replicas: self.settings,
             sabotage: self.sabotage,
+            below: Default::default(),
         }
     }
 }

@@ -1,0 +1,205 @@
+//! Producers that follow their partition's leader from node to node. A plain one sends each batch once: what is not answered
+//! stays unknown. An idempotent one sends what is unknown again, to whoever leads, until it is acknowledged.
+
+use crate::book::Book;
+use crate::connection::Connection;
+use crate::directory::{self, Directory, Leader};
+use pelton_bench::{batch, frames, load};
+use pelton_crash::payload::{self, Name};
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Error codes after which a client tries again: UNKNOWN_TOPIC, LEADER_NOT_AVAILABLE, NOT_LEADER_OR_FOLLOWER, REQUEST_TIMED_OUT,
+/// NETWORK_EXCEPTION, NOT_ENOUGH_REPLICAS, …_AFTER_APPEND, KAFKA_STORAGE_ERROR, FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH,
+/// THROTTLING_QUOTA_EXCEEDED.
+const TRY_AGAIN: &[i16] = &[3, 5, 6, 7, 13, 19, 20, 56, 74, 76, 89];
+/// OUT_OF_ORDER_SEQUENCE_NUMBER.
+const OUT_OF_ORDER: i16 = 45;
+/// A batch that is not answered by then is sent again, or given up.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// How often one that waits looks whether the leader is another.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What one producer does.
+#[derive(Clone, Debug)]
+pub struct Producer {
+    pub id: u32,
+    pub partition: i32,
+    /// Requests in flight; at most 5 for an idempotent producer.
+    pub depth: usize,
+    /// Time between two batches.
+    pub pause: Duration,
+    /// Bytes of one value and most records in a batch.
+    pub value_bytes: usize,
+    pub records_max: u32,
+    pub idempotent: bool,
+    /// OUT_OF_ORDER_SEQUENCE_NUMBER is tried again: a leader of Kafka that was deposed and does not know it says so.
+    pub forgives_order: bool,
+}
+
+/// What a producer keeps from one connection to the next.
+struct Life {
+    random: u64,
+    identity: Option<(i64, i16)>,
+    next_sequence: i32,
+    /// Not acknowledged, oldest first.
+    pending: VecDeque<(usize, Vec<u8>)>,
+    due: Instant,
+}
+
+impl Producer {
+    /// Produces until told to stop and nothing is unknown, or to give up.
+    pub fn run(&self, directory: &Directory, book: &Book) {
+        let mut life = Life {
+            random: 0x9e37_79b9_7f4a_7c15u64 ^ u64::from(self.id + 1) << 32,
+            identity: None,
+            next_sequence: 0,
+            pending: VecDeque::new(),
+            due: Instant::now(),
+        };
+        while !book.abandon.load(Ordering::Relaxed) {
+            if book.stop.load(Ordering::Relaxed) && life.pending.is_empty() {
+                return;
+            }
+            if let Some(leader) = directory.leader(self.partition) {
+                let _ = self.session(directory, book, &leader, &mut life);
+            }
+            if !self.idempotent {
+                life.pending.clear();
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// One connection until it breaks, the leader is another, or the end.
+    fn session(
+        &self,
+        directory: &Directory,
+        book: &Book,
+        leader: &Leader,
+        life: &mut Life,
+    ) -> Result<(), String> {
+        let mut connection = Connection::open(&leader.address)?;
+        // Large frames are taken only behind a valid small one.
+        connection.call(0, &directory::request(0, &directory.topic), Duration::from_secs(1))?;
+        if self.idempotent && life.identity.is_none() {
+            let frame = connection.call(1, &frames::init_producer_id(1), Duration::from_secs(5))?;
+            match frames::producer_id(&frame)? {
+                (0, id, epoch) => life.identity = Some((id, epoch)),
+                (code, ..) => return Err(format!("InitProducerId: error code {code}")),
+            }
+        }
+        for (number, records) in &life.pending {
+            connection.send(&self.frame(directory, *number, records))?;
+        }
+        let mut asked = VecDeque::from(vec![Instant::now(); life.pending.len()]);
+        loop {
+            while life.pending.len() < self.depth
+                && Instant::now() >= life.due
+                && !book.stop.load(Ordering::Relaxed)
+            {
+                life.due = Instant::now() + self.pause;
+                let (number, records) = self.next(book, life);
+                let frame = self.frame(directory, number, &records);
+                life.pending.push_back((number, records));
+                asked.push_back(Instant::now());
+                connection.send(&frame)?;
+            }
+            if life.pending.is_empty() && book.stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let wait = if life.pending.len() < self.depth { self.pause.min(LOOK) } else { LOOK };
+            match connection.poll(wait)? {
+                Some(frame) => {
+                    let Some((number, _)) = life.pending.front() else {
+                        return Err("an answer to nothing".into());
+                    };
+                    self.answer(book, *number, &frame)?;
+                    life.pending.pop_front();
+                    asked.pop_front();
+                }
+                None => {
+                    if directory.leader(self.partition).as_ref() != Some(leader) {
+                        return Err("another leads".into());
+                    }
+                    if asked.front().is_some_and(|asked| asked.elapsed() > PATIENCE) {
+                        return Err("no answer".into());
+                    }
+                    if book.abandon.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn frame(&self, directory: &Directory, number: usize, records: &[u8]) -> Vec<u8> {
+        frames::produce(number as i32, &directory.topic, self.partition, records)
+    }
+
+    /// The next batch, written down before it is sent.
+    fn next(&self, book: &Book, life: &mut Life) -> (usize, Vec<u8>) {
+        life.random ^= life.random << 13;
+        life.random ^= life.random >> 7;
+        life.random ^= life.random << 17;
+        let records = 1 + (life.random % u64::from(self.records_max)) as u32;
+        let number = book.intend(self.id, records);
+        let name = |index| Name { batch: number as u64, producer: self.id, index };
+        let values: Vec<Vec<u8>> =
+            (0..records).map(|index| payload::build(name(index), self.value_bytes)).collect();
+        let mut bytes = batch::build(values.iter().map(Vec::as_slice), load::now_ms());
+        if let Some((producer_id, epoch)) = life.identity {
+            batch::stamp_producer(&mut bytes, producer_id, epoch, life.next_sequence);
+            life.next_sequence += records as i32;
+        }
+        (number, bytes)
+    }
+
+    /// Notes what the broker said about batch `number`; an error ends the connection, so that no later one is a consequence of it.
+    fn answer(&self, book: &Book, number: usize, frame: &[u8]) -> Result<(), String> {
+        let answer = frames::produced(frame)?;
+        let fault = |text: String| {
+            book.fault(format!("producer {} batch {number}: {text}", self.id));
+            Err(text)
+        };
+        if answer.correlation_id != number as i32 || answer.partition != self.partition {
+            return fault(format!("answers out of order: {answer:?}"));
+        }
+        if answer.error != 0 {
+            book.refuse(self.id, number, answer.error);
+            return match answer.error {
+                code if TRY_AGAIN.contains(&code) => Err(format!("error code {code}")),
+                OUT_OF_ORDER if self.forgives_order => Err("error code 45".into()),
+                OUT_OF_ORDER => fault("error 45: the broker forgot, or gave away, a sequence number".into()),
+                code => fault(format!("error code {code}")),
+            };
+        }
+        if answer.base_offset < 0 {
+            return fault(format!("acknowledged at offset {}", answer.base_offset));
+        }
+        book.acknowledge(self.id, number, self.partition, answer.base_offset);
+        Ok(())
+    }
+}
+
+/// Per partition a plain and an idempotent producer of small batches; partition 0 also gets one of each with large batches (up to
+/// 400 KB), which go another way to the disk.
+pub fn all(partitions: i32, pause: Duration, forgives_order: bool) -> Vec<Producer> {
+    let small = |id: u32, partition: i32| Producer {
+        id,
+        partition,
+        depth: 4,
+        pause,
+        value_bytes: 100,
+        records_max: 30,
+        idempotent: id % 2 == 1,
+        forgives_order,
+    };
+    let count = 2 * partitions as u32;
+    let mut all: Vec<Producer> = (0..count).map(|id| small(id, id as i32 / 2)).collect();
+    let large =
+        |id| Producer { value_bytes: 4_000, records_max: 100, depth: 2, pause: pause * 40, ..small(id, 0) };
+    all.extend([large(count), large(count + 1)]);
+    all
+}

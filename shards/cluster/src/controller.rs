@@ -114,7 +114,7 @@ pub fn create_topic(
             placement,
             factor,
             assigned,
-        ));
+        )?);
     }
     for (name, value) in &wish.configs {
         if config_defs::IGNORED.contains(&name.as_str()) {
@@ -252,20 +252,29 @@ fn new_partition(
     placement: &mut Placement,
     factor: usize,
     assigned: Option<&[i32]>,
-) -> MetadataRecord {
-    let (most, _) = placement.factor_max();
+) -> Result<MetadataRecord, Refused> {
     let replicas = match assigned {
         // On a single node the shard is ours to choose, whatever broker a client names.
-        Some(brokers) if most > 1 => brokers.iter().map(|broker| place_of(*broker)).collect(),
+        Some(brokers) if placement.may_be_named() => brokers.iter().map(|broker| place_of(*broker)).collect(),
         _ => placement.next_places(factor),
     };
     let member = |replica: &Replica| {
         let epoch = image.replica_epoch(*replica).unwrap_or_default();
         IsrMember { replica: *replica, epoch }
     };
+    let in_sync = placement.in_sync(image, &replicas);
+    if in_sync.is_empty() {
+        return Err(match assigned {
+            Some(_) => {
+                let text = "All brokers specified in the manual partition assignment are fenced or in controlled shutdown.";
+                (Refusal::InvalidReplicaAssignment, text.to_string())
+            }
+            None => (Refusal::InvalidReplicationFactor, "All brokers are currently fenced.".to_string()),
+        });
+    }
     let state = PartitionState {
-        leader: replicas.first().copied(),
-        isr: replicas.iter().map(member).collect(),
+        leader: in_sync.first().copied(),
+        isr: in_sync.iter().map(member).collect(),
         replicas,
         leader_epoch: LeaderEpoch(0),
         partition_epoch: PartitionEpoch(0),
@@ -275,7 +284,7 @@ fn new_partition(
         removing: Vec::new(),
         unclean_epoch: None,
     };
-    MetadataRecord::Partition { key, state }
+    Ok(MetadataRecord::Partition { key, state })
 }
 
 /// Plans the end of a topic.
@@ -353,7 +362,7 @@ pub fn create_partitions(
             assignments.and_then(|all| all.get((index - now) as usize)).map(|brokers| &brokers[..]);
         new_partition(image, key, placement, factor, assigned)
     };
-    Ok((now..count).map(partition).collect())
+    (now..count).map(partition).collect()
 }
 
 fn set(resource: ConfigResource, name: &str, value: Option<String>) -> MetadataRecord {

@@ -28,10 +28,21 @@ impl Placement {
         Placement { node, loads, cluster: None }
     }
 
-    /// Over the nodes of a cluster that so many have founded.
+    /// Over the nodes of a cluster that so many have founded, for something new.
     pub fn of_cluster(image: &MetadataImage, founders: u16) -> Placement {
-        let cluster = Some(ClusterPlacement::new(image, founders));
+        let cluster = Some(ClusterPlacement::with_away(image, founders));
         Placement { node: NodeId(0), loads: BTreeMap::new(), cluster }
+    }
+
+    /// Those of these replicas that a new partition has in sync, the leader first: on a node that is away nothing is.
+    pub fn in_sync(&self, image: &MetadataImage, replicas: &[Replica]) -> Vec<Replica> {
+        let counts = |replica: &Replica| self.cluster.is_none() || image.is_live(*replica);
+        replicas.iter().copied().filter(counts).collect()
+    }
+
+    /// The places are a client's to choose, not ours.
+    pub fn may_be_named(&self) -> bool {
+        self.cluster.is_some()
     }
 
     /// Most replicas a partition can have, and how many nodes there are.

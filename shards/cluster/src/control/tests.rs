@@ -246,6 +246,34 @@ fn a_topic_is_spread_over_nodes_and_survives_the_death_of_two_of_three() {
 }
 
 #[test]
+fn a_topic_is_made_while_a_node_is_away_and_that_node_comes_in_later() {
+    let mut kit = Kit::new(3);
+    kit.alive.remove(&0);
+    kit.beat(8);
+    assert!(kit.image.node(NodeId(0)).unwrap().fenced);
+    let id = kit.topic("2");
+    for partition in 0..6 {
+        let state = kit.state(id, partition);
+        let nodes: BTreeSet<_> = state.replicas.iter().map(|replica| replica.node).collect();
+        assert_eq!((nodes.len(), state.isr.len()), (3, 2));
+        assert!(state.leader.is_some_and(|leader| leader.node != NodeId(0)), "{state:?}");
+        assert!(state.isr.iter().all(|member| member.replica.node != NodeId(0)));
+        assert_eq!(state.leader, state.replicas.first().copied(), "the preferred leader lives");
+    }
+    kit.join(0, 2);
+    kit.beat(4);
+    kit.serve();
+    assert!((0..6).all(|partition| kit.state(id, partition).isr.len() == 3));
+    for id in 0..3 {
+        kit.alive.remove(&id);
+    }
+    kit.beat(8);
+    let wish =
+        TopicWish { name: "none".to_string(), partitions: 1, replication_factor: 1, ..Default::default() };
+    assert_eq!(text(kit.ask(Ask::CreateTopic(wish))), "All brokers are currently fenced.");
+}
+
+#[test]
 fn registration_refuses_what_must_not_be_this_node() {
     let mut kit = Kit::new(2);
     let mut register = |cluster, node| kit.ask(Ask::Register { cluster, node });

@@ -26,12 +26,26 @@ pub struct ClusterPlacement {
     by_replicas: Vec<BTreeSet<(usize, NodeId)>>,
     nodes: usize,
     colocate: bool,
+    /// Over nodes that are away, for what the others cannot have.
+    away: Option<Box<ClusterPlacement>>,
 }
 
 impl ClusterPlacement {
     /// Over the nodes that may get something new. Replicas share a node only in a cluster of one: of those that have founded it
     /// all but one may not be registered yet.
     pub fn new(image: &MetadataImage, founders: u16) -> ClusterPlacement {
+        ClusterPlacement::over(image, founders, false)
+    }
+
+    /// As [`ClusterPlacement::new`], and over nodes that are away if there are not enough others, as Kafka does it for new topics:
+    /// one node's restart must not keep topics from being made. Such a replica is not in sync until its node is back.
+    pub fn with_away(image: &MetadataImage, founders: u16) -> ClusterPlacement {
+        let mut placement = ClusterPlacement::over(image, founders, false);
+        placement.away = Some(Box::new(ClusterPlacement::over(image, founders, true)));
+        placement
+    }
+
+    fn over(image: &MetadataImage, founders: u16, fenced: bool) -> ClusterPlacement {
         let nodes = image.nodes().count();
         let mut placement = ClusterPlacement {
             places: BTreeMap::new(),
@@ -39,10 +53,11 @@ impl ClusterPlacement {
             by_replicas: Vec::new(),
             nodes,
             colocate: nodes == 1 && founders <= 1,
+            away: None,
         };
         let mut racks: BTreeMap<Option<&str>, usize> = BTreeMap::new();
         for node in image.nodes() {
-            if node.fenced || node.draining || node.leaving {
+            if node.fenced != fenced || node.draining || node.leaving {
                 continue;
             }
             let shards = node.shards.iter().enumerate().filter(|(_, shard)| shard.online);
@@ -72,7 +87,9 @@ impl ClusterPlacement {
     }
 
     fn count(&mut self, replica: Replica, leads: bool) {
-        let Some(mut place) = self.places.remove(&replica.node) else { return };
+        let Some(mut place) = self.places.remove(&replica.node) else {
+            return self.away.iter_mut().for_each(|away| away.count(replica, leads));
+        };
         self.by_leaders.remove(&(place.leaders, place.replicas, replica.node));
         self.by_replicas[place.rack].remove(&(place.replicas, replica.node));
         place.replicas += 1;
@@ -86,21 +103,22 @@ impl ClusterPlacement {
 
     /// Most replicas a partition can have now.
     pub fn factor_max(&self) -> usize {
-        if self.colocate {
-            self.places.values().map(|place| place.shards.len()).sum()
-        } else {
-            self.places.len()
-        }
+        let own: usize = match self.colocate {
+            true => self.places.values().map(|place| place.shards.len()).sum(),
+            false => self.places.len(),
+        };
+        own + self.away.as_ref().map_or(0, |away| away.factor_max())
     }
 
     /// Nodes that may get something, and all.
     pub fn nodes(&self) -> (usize, usize) {
-        (self.places.len(), self.nodes)
+        (self.places.len() + self.away.as_ref().map_or(0, |away| away.places.len()), self.nodes)
     }
 
     /// There is such a place, and it may get something.
     pub fn knows(&self, replica: Replica) -> bool {
         self.places.get(&replica.node).is_some_and(|place| place.shards.contains_key(&replica.shard))
+            || self.away.as_ref().is_some_and(|away| away.knows(replica))
     }
 
     /// The places of a new partition, the preferred leader first; none if there are not enough.
@@ -142,7 +160,7 @@ impl ClusterPlacement {
             return Some(Replica { node, shard: *shard });
         }
         if !self.colocate {
-            return None;
+            return self.away.as_ref()?.choose(chosen);
         }
         let mut best = None;
         for (node, place) in &self.places {
@@ -161,7 +179,8 @@ impl ClusterPlacement {
                 }
             }
         }
-        best.map(|(_, replica)| replica)
+        let best = best.map(|(_, replica)| replica);
+        best.or_else(|| self.away.as_ref()?.choose(chosen))
     }
 }
 

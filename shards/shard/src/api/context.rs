@@ -144,9 +144,12 @@ impl ApiContext<'_> {
         BrokerId::of(self.config.node_id, ShardId(0)).0
     }
 
-    /// Leader (-1 = none) and replicas of a partition as broker ids.
+    /// Leader and replicas of a partition as broker ids. -1 = none, or one that does not live, until another is elected: clients
+    /// are not told where it is.
     pub fn leader_and_replicas(&self, partition: &PartitionImage) -> (i32, Vec<i32>) {
-        let leader = partition.leader.map_or(-1, |replica| self.broker_id(replica));
+        let cluster = self.is_cluster();
+        let leader = partition.leader.filter(|leader| !cluster || self.image.is_live(*leader));
+        let leader = leader.map_or(-1, |replica| self.broker_id(replica));
         (leader, partition.replicas.iter().map(|replica| self.broker_id(*replica)).collect())
     }
 

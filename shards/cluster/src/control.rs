@@ -161,15 +161,15 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Of a member that has just become the leader of `term`.
+    /// Of a member that has just become the leader of `term`; no earlier one was confirmed to be it after `since_ns`.
     pub fn new(
         config: ControlConfig,
         term: u64,
-        now_ns: u64,
+        since_ns: u64,
         seed: u64,
         sabotage: ControlSabotage,
     ) -> Controller {
-        let mut sessions = Sessions::new(config.lease, now_ns, term << 24);
+        let mut sessions = Sessions::new(config.lease, since_ns, term << 24);
         sessions.sabotage = sabotage.sessions;
         Controller {
             config,

@@ -123,7 +123,8 @@ impl Member {
         let image = MetadataImage::from_snapshot(&restored.snapshot.data);
         let image = image.map_err(|error| error.to_string())?.indexed();
         let wait_floor = restored.snapshot.index;
-        let quorum = Quorum::new(config.quorum.clone(), restored, seed).map_err(|error| error.to_string())?;
+        let quorum = QuorumConfig { tick_ms: config.tick_ms, ..config.quorum.clone() };
+        let quorum = Quorum::new(quorum, restored, seed).map_err(|error| error.to_string())?;
         Ok(Member {
             keeper: LeaseKeeper::new(config.control.lease, config.quorum.node),
             config,
@@ -499,7 +500,10 @@ impl Member {
         if let Role::Leader { term } = role {
             let seed = self.prng.next_u64();
             let config = self.config.control.clone();
-            self.controller = Some(Controller::new(config, term, now_ns, seed, self.sabotage));
+            // Half of the wait is left in any case: those who live need time to ask for their leases.
+            let most_ns = config.lease.wait_ns() / 2;
+            let since_ns = now_ns.saturating_sub((self.quorum.quiet_ms() * 1_000_000).min(most_ns));
+            self.controller = Some(Controller::new(config, term, since_ns, seed, self.sabotage));
         }
         self.members_differ = true;
         // Whoever leads now has no lease of this node's yet.

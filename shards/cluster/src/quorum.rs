@@ -7,6 +7,7 @@ pub mod entry;
 pub mod guard;
 pub mod journal;
 pub mod message;
+mod quiet;
 mod store;
 mod transfer;
 
@@ -21,6 +22,7 @@ use crate::quorum::entry::ENTRY_BYTES_MAX;
 use crate::quorum::guard::Refused;
 use crate::quorum::journal::{Restored, SnapshotAt};
 use crate::quorum::message::Content;
+use crate::quorum::quiet::Quiet;
 use crate::quorum::store::Store;
 use crate::quorum::transfer::Transfer;
 
@@ -42,6 +44,8 @@ pub struct QuorumConfig {
     pub snapshot_ticks: u32,
     /// Largest snapshot taken from a peer, bytes.
     pub snapshot_bytes_max: u64,
+    /// A tick lasts at least so long, milliseconds; 0 = that is not known, and no time is saved by it ([`Quorum::quiet_ms`]).
+    pub tick_ms: u64,
     /// Entries held for peers that lag, bytes; beyond it, what is applied is forgotten and they get a snapshot.
     pub log_bytes: usize,
 }
@@ -57,6 +61,7 @@ impl QuorumConfig {
             election_ticks: 10,
             snapshot_ticks: 200,
             snapshot_bytes_max: 1 << 30,
+            tick_ms: 0,
             log_bytes: 16 << 20,
         }
     }
@@ -69,6 +74,8 @@ pub struct QuorumSabotage {
     pub send_before_persisted: bool,
     /// A read is confirmed without asking anybody.
     pub confirm_alone: bool,
+    /// A member that votes does not count what it heard of a leader.
+    pub deaf: bool,
 }
 
 /// What this member is.
@@ -196,6 +203,8 @@ pub struct Quorum {
     directories: BTreeMap<u64, u64>,
     transfer: Transfer,
     role: Role,
+    quiet: Quiet,
+    elected_quiet_ms: u64,
     applied: u64,
     /// Faults on purpose; none outside tests.
     pub sabotage: QuorumSabotage,
@@ -239,6 +248,8 @@ impl Quorum {
             prng: Prng::new(seed ^ raft_id(config.node).wrapping_mul(0x9E37_79B9)),
             timeout: config.election_ticks,
             transfer: Transfer::new(config.snapshot_bytes_max, config.snapshot_ticks),
+            quiet: Quiet::new(config.tick_ms),
+            elected_quiet_ms: 0,
             config,
             raw,
             unpersisted: VecDeque::new(),
@@ -275,6 +286,8 @@ impl Quorum {
 
     /// One tick has passed. After a pause of the process one is enough: a pause is no evidence about others.
     pub fn tick(&mut self, out: &mut Vec<QuorumEffect>) {
+        self.quiet.deaf = self.sabotage.deaf;
+        self.quiet.tick(self.raw.raft.state);
         let log = &self.raw.raft.raft_log;
         // A node whose disk lags behind its log does not stand for election: the crate wants what it has persisted.
         let lags = log.persisted < log.last_index();
@@ -307,7 +320,7 @@ impl Quorum {
         if self.directories.get(&envelope.from).is_some_and(|known| *known != envelope.directory) {
             return Err(Refused::OtherDirectory(from.0 as u64));
         }
-        let message = match content {
+        let mut message = match content {
             Content::Message(message) => message,
             Content::Part(part) => match self.transfer.take(&envelope, part)? {
                 Some(message) => message,
@@ -315,10 +328,16 @@ impl Quorum {
             },
         };
         guard::check(&self.raw, &message)?;
+        self.quiet.note(&mut message, self.raw.raft.term);
         // The crate's refusals say that a message is of no use; that is no fault.
         let _ = self.around(|raw| raw.step(message));
         self.drain(out);
         Ok(from)
+    }
+
+    /// When this member was elected, no earlier leader can have been confirmed for so long, milliseconds.
+    pub fn quiet_ms(&self) -> u64 {
+        self.elected_quiet_ms
     }
 
     /// From now on frames of this node must come from this data directory.

@@ -14,6 +14,8 @@ pub enum Sabotage {
     ShortWait,
     /// A new controller does not wait for the leases of its predecessor.
     NoInitialWait,
+    /// A new controller believes that its predecessor was silent before its election though it was not.
+    DeafVoters,
     /// Nodes whose fencing is under way still get leases.
     GrantWhileFencing,
     /// A node counts its lease from the arrival of the grant.
@@ -36,11 +38,12 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Sabotage; 13] = [
+    pub const ALL: [Sabotage; 14] = [
         Sabotage::SendBeforePersisted,
         Sabotage::GrantUnconfirmed,
         Sabotage::ShortWait,
         Sabotage::NoInitialWait,
+        Sabotage::DeafVoters,
         Sabotage::GrantWhileFencing,
         Sabotage::LeaseFromArrival,
         Sabotage::IgnoreRelease,
@@ -57,6 +60,7 @@ impl Sabotage {
         QuorumSabotage {
             send_before_persisted: self == Sabotage::SendBeforePersisted,
             confirm_alone: self == Sabotage::GrantUnconfirmed,
+            deaf: self == Sabotage::DeafVoters,
         }
     }
 

@@ -41,11 +41,11 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Of a controller that learned of its election now (rule L5).
-    pub fn new(config: LeaseConfig, now_ns: u64, first_round: u64) -> Sessions {
+    /// Of a controller whose predecessors were confirmed at `since_ns` for the last time, as late as that can have been (rule L5).
+    pub fn new(config: LeaseConfig, since_ns: u64, first_round: u64) -> Sessions {
         Sessions {
             config,
-            since_ns: now_ns,
+            since_ns,
             sessions: BTreeMap::new(),
             waiting: BTreeMap::new(),
             fencing: BTreeSet::new(),

@@ -27,6 +27,9 @@ impl Quorum {
         };
         if role != self.role {
             self.role = role;
+            if let Role::Leader { term } = role {
+                self.elected_quiet_ms = self.quiet.elected_ms(term);
+            }
             out.push(QuorumEffect::Role(role));
         }
         self.forget_old();
@@ -107,7 +110,8 @@ impl Quorum {
         let wait_for_all = self.unpersisted.back().map(|(at, _)| *at);
         for (messages, wait) in [(now, wait_for_term), (persisted, wait_for_all)] {
             let mut frames = Vec::new();
-            for message in messages {
+            for mut message in messages {
+                self.quiet.mark(&mut message);
                 if message.get_msg_type() == MessageType::MsgSnapshot {
                     self.transfer.sent(message.to);
                 }

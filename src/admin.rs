@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config::address::HostPort;
@@ -31,21 +31,37 @@ pub enum Phase {
 
 /// The phase, shared with the threads that answer.
 #[derive(Debug)]
-pub struct Status(AtomicU8);
+pub struct Status {
+    phase: AtomicU8,
+    /// A node of a cluster that has no lease: clients find nothing they may read or write here.
+    alone: AtomicBool,
+}
 
 impl Status {
     /// Starting.
     pub fn new() -> Arc<Status> {
-        Arc::new(Status(AtomicU8::new(Phase::Starting as u8)))
+        Arc::new(Status { phase: AtomicU8::new(Phase::Starting as u8), alone: AtomicBool::new(false) })
     }
 
     /// Moves on.
     pub fn set(&self, phase: Phase) {
-        self.0.store(phase as u8, Ordering::Release);
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// Of a node of a cluster: whether it may not serve, for the others do not hear it.
+    pub fn set_alone(&self, alone: bool) {
+        self.alone.store(alone, Ordering::Release);
     }
 
     fn name(&self) -> &'static str {
-        ["starting", "ready", "stopping"][usize::from(self.0.load(Ordering::Acquire)).min(2)]
+        match self.phase.load(Ordering::Acquire) {
+            0 => "starting",
+            1 if self.alone.load(Ordering::Acquire) => {
+                "fenced: the other nodes do not hear it, or too few are there"
+            }
+            1 => "ready",
+            _ => "stopping",
+        }
     }
 }
 
@@ -126,7 +142,8 @@ fn response(head: &[u8], phase: &str) -> String {
             page("200 OK", "application/json", "{\"status\":\"ready\",\"reasons\":[]}\n", with_body)
         }
         "/readyz" => {
-            let body = format!("{{\"status\":\"{phase}\",\"reasons\":[\"the broker is {phase}\"]}}\n");
+            let status = phase.split(':').next().unwrap_or_default();
+            let body = format!("{{\"status\":\"{status}\",\"reasons\":[\"the broker is {phase}\"]}}\n");
             page("503 Service Unavailable", "application/json", &body, with_body)
         }
         _ => page("404 Not Found", "text/plain", "there are /livez and /readyz\n", with_body),
@@ -168,6 +185,11 @@ mod tests {
         );
         status.set(Phase::Serving);
         assert!(get("/readyz?x=1").starts_with("HTTP/1.1 200 OK\r\n"));
+        status.set_alone(true);
+        let alone = get("/readyz");
+        assert!(alone.starts_with("HTTP/1.1 503 ") && alone.contains("\"status\":\"fenced\""), "{alone}");
+        status.set_alone(false);
+        assert!(get("/readyz").starts_with("HTTP/1.1 200 OK\r\n"));
         status.set(Phase::Stopping);
         assert!(get("/readyz").contains("\"stopping\""));
         assert!(get("/other").starts_with("HTTP/1.1 404 "));

@@ -61,6 +61,7 @@ pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
             match cluster::start(plans, &config, flags, &logger, &signals)? {
                 Some(running) => {
                     remember(data.be_known());
+                    cluster::watch(running.standing(), status.clone());
                     running
                 }
                 None => return Ok(()),

@@ -9,9 +9,10 @@ use pelton_cluster::peer::{Identity, Limits, PEER_ENDPOINT, Peer};
 use pelton_cluster::record::{Endpoint, NodeRegistration, ShardRegistration};
 use pelton_model::limits::SHARDS_MAX;
 use pelton_model::{NodeEpoch, Replica, ShardEpoch, ShardId};
-use pelton_reactor::{CLIENT_ENDPOINT, ClusterConfig, Logger, PeerPlan, Running, ShardPlan};
+use pelton_reactor::{CLIENT_ENDPOINT, ClusterConfig, Logger, PeerPlan, Running, ShardPlan, Standing};
 use pelton_wire::messages::KafkaUuid;
 
+use crate::admin::Status;
 use crate::config::StartConfig;
 use crate::config::cluster::ClusterFlags;
 use crate::data_dir::{DataDir, Meta};
@@ -23,6 +24,8 @@ const FIRST_WORD: Duration = Duration::from_secs(5);
 const NEXT_WORD: Duration = Duration::from_secs(30);
 /// A signal is noticed within this while the cluster is waited for.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often it is looked whether the node has a lease.
+const WATCH: Duration = Duration::from_millis(200);
 
 /// How many shards the node has: those of its data directory, since the cluster knows it by them.
 pub fn shards(config: &StartConfig, data: &DataDir, cores: usize) -> Result<u16, Failure> {
@@ -136,6 +139,17 @@ fn registration(
         leaving: false,
         lossy: life.lossy,
     })
+}
+
+/// Says to those who ask for the node's health whether it has a lease, from now on.
+pub fn watch(standing: Standing, status: Arc<Status>) {
+    // Detached on purpose: it ends with the process. Without it the node counts as ready.
+    let _ = std::thread::Builder::new().name("pelton-standing".to_string()).spawn(move || {
+        loop {
+            status.set_alone(!standing.is_leased());
+            std::thread::sleep(WATCH);
+        }
+    });
 }
 
 /// Starts the shards, and waits until the cluster has taken the node in: for that a majority of its nodes must be there. None

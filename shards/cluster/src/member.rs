@@ -501,7 +501,7 @@ impl Member {
             let seed = self.prng.next_u64();
             let config = self.config.control.clone();
             // Half of the wait is left in any case: those who live need time to ask for their leases.
-            let most_ns = config.lease.wait_ns() / 2;
+            let most_ns = config.lease.wait_ns() / if self.quorum.sabotage.deaf { 1 } else { 2 };
             let since_ns = now_ns.saturating_sub((self.quorum.quiet_ms() * 1_000_000).min(most_ns));
             self.controller = Some(Controller::new(config, term, since_ns, seed, self.sabotage));
         }

@@ -33,6 +33,11 @@ pub trait Core: Sized + 'static {
     /// Takes news of other nodes. A machine that knows of none has no plan for peers, and gets none.
     fn handle_peer(&mut self, _now: Now, _news: PeerNews, _out: &mut Vec<Effect>) {}
 
+    /// Until when it may answer for its node in a cluster, monotonic nanoseconds; none if nobody has to allow it.
+    fn lease_until_ns(&self) -> Option<u64> {
+        None
+    }
+
     /// What it wants of other nodes beside the effects that send to them; asked for after each of the calls above.
     fn take_peer_order(&mut self) -> Option<PeerOrder> {
         None
@@ -76,6 +81,10 @@ impl Core for Shard {
             PeerNews::Down { peer } => Event::PeerGone { peer },
         };
         Shard::handle(self, now, event, out);
+    }
+
+    fn lease_until_ns(&self) -> Option<u64> {
+        Shard::lease_until_ns(self)
     }
 
     fn take_peer_order(&mut self) -> Option<PeerOrder> {

@@ -173,6 +173,9 @@ impl<C: Core> Driver<C> {
         self.deliver();
         self.core.end_turn(now, &mut self.effects);
         self.perform_effects();
+        if let Some(until_ns) = self.core.lease_until_ns() {
+            self.context.meter.lease_until_ns.store(until_ns, Ordering::Relaxed);
+        }
         self.flush();
         self.segments.files.close_unused(&mut self.context);
         self.sockets.buffers.offer();

@@ -45,4 +45,6 @@ pub use crate::peers::{PeerNews, PeerOrder, PeerPlan};
 pub use crate::self_test::{Report, SelfTestError, self_test};
 pub use pelton_shard::{CLIENT_ENDPOINT, ClusterConfig};
 
-pub use crate::start::{Running, ShardPlan, StartError, Starting, StopError, begin, start, start_core};
+pub use crate::start::{
+    Running, ShardPlan, Standing, StartError, Starting, StopError, begin, start, start_core,
+};

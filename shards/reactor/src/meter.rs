@@ -68,6 +68,8 @@ counters! {
     messages_received,
     /// Messages that found the ring to the other shard full and waited.
     messages_delayed,
+    /// Until when it may answer for its node in a cluster, monotonic nanoseconds.
+    lease_until_ns,
     /// Connections to and from shards of other nodes now, proven or not.
     peer_connections,
     /// Bytes received from other nodes.

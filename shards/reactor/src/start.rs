@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -105,6 +106,17 @@ pub struct StopError {
 struct Listeners {
     clients: Option<Reserved>,
     peers: Option<Reserved>,
+}
+
+/// How a node of a cluster stands, for those who ask from outside.
+pub struct Standing(Vec<Arc<Meter>>);
+
+impl Standing {
+    /// Every shard has a lease: the node may lead, and is heard by the cluster.
+    pub fn is_leased(&self) -> bool {
+        let now_ns = clock::monotonic_ns();
+        self.0.iter().all(|meter| now_ns < meter.lease_until_ns.load(Ordering::Relaxed))
+    }
 }
 
 /// The shards of this process, running.
@@ -273,6 +285,11 @@ impl Running {
     /// Each shard's counters, by shard.
     pub fn counters(&self) -> Vec<Counters> {
         self.meters.iter().map(|meter| meter.snapshot()).collect()
+    }
+
+    /// Tells from any thread whether the node may answer in its cluster.
+    pub fn standing(&self) -> Standing {
+        Standing(self.meters.clone())
     }
 
     /// Asks every shard to stop cleanly; returns at once. From any thread, any number of times.

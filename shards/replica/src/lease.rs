@@ -28,6 +28,11 @@ impl Lease {
         Lease { valid_until_ns }
     }
 
+    /// The instant it ends at.
+    pub fn until_ns(self) -> u64 {
+        self.valid_until_ns
+    }
+
     /// Whether it holds at `now_ns`. Rule L8: asked after what is to be answered was captured, before it is sent.
     pub fn valid(self, now_ns: u64) -> bool {
         now_ns < self.valid_until_ns

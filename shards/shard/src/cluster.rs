@@ -30,6 +30,7 @@ pub use sabotage::Sabotage;
 #[cfg(feature = "sabotage")]
 pub use switches::{Elsewhere, Switch, switches};
 
+use crate::Shard;
 use crate::partitions::Hosted;
 use crate::replica_host::HostEffect;
 use member::MemberSeat;
@@ -85,6 +86,13 @@ impl ClusterConfig {
 pub fn cluster_number(id: &ClusterId) -> u64 {
     id.0.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+impl Shard {
+    /// Until when this shard of a cluster's node may answer as a leader, nanoseconds of its clock; none on a single node.
+    pub fn lease_until_ns(&self) -> Option<u64> {
+        self.cluster.as_ref().map(|cluster| cluster.lease.until_ns())
+    }
 }
 
 /// The cluster as one shard sees it.

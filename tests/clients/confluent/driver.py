@@ -89,7 +89,8 @@ class Driver:
                 # librdkafka finds a partition unknown now and then while its metadata is renewed, with any broker
                 # (confluent-kafka-python issue 1043); asking again helps.
                 # This call does not look for another leader by itself either.
-                passing = (ck.KafkaError._UNKNOWN_PARTITION, ck.KafkaError.NOT_LEADER_FOR_PARTITION, ck.KafkaError._TRANSPORT)
+                passing = (ck.KafkaError._UNKNOWN_PARTITION, ck.KafkaError.NOT_LEADER_FOR_PARTITION, ck.KafkaError._TRANSPORT,
+                           ck.KafkaError.LEADER_NOT_AVAILABLE, ck.KafkaError.OFFSET_NOT_AVAILABLE)
                 if e.args[0].code() not in passing or time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)

@@ -61,8 +61,7 @@ pub enum MemberEffect {
     Replaced,
     /// An answer to [`Member::ask`]. One with a token that nobody waits for is to be ignored.
     Answer(Token, Answer),
-    /// This node is the controller: plan this against the image as all effects before have left it, then
-    /// [`Member::plan_made`].
+    /// Plan this against the image as all effects before have left it, then [`Member::plan_made`].
     Plan(Token, Bytes),
     /// The controller wants this node to hand a leadership over.
     TransferAsked {
@@ -498,11 +497,8 @@ impl Member {
             self.control_effects(now_ns, effects, out);
         }
         if let Role::Leader { term } = role {
-            let seed = self.prng.next_u64();
-            let config = self.config.control.clone();
-            // Half of the wait is left in any case: those who live need time to ask for their leases.
-            let most_ns = config.lease.wait_ns() / if self.quorum.sabotage.deaf { 1 } else { 2 };
-            let since_ns = now_ns.saturating_sub((self.quorum.quiet_ms() * 1_000_000).min(most_ns));
+            let (config, seed) = (self.config.control.clone(), self.prng.next_u64());
+            let since_ns = self.quorum.confirmed_before(now_ns, config.lease.wait_ns() / 2);
             self.controller = Some(Controller::new(config, term, since_ns, seed, self.sabotage));
         }
         self.members_differ = true;

@@ -44,7 +44,7 @@ pub struct QuorumConfig {
     pub snapshot_ticks: u32,
     /// Largest snapshot taken from a peer, bytes.
     pub snapshot_bytes_max: u64,
-    /// A tick lasts at least so long, milliseconds; 0 = that is not known, and no time is saved by it ([`Quorum::quiet_ms`]).
+    /// A tick lasts at least so long, milliseconds; 0 = that is not known, and no time is saved by it ([`Quorum::confirmed_before`]).
     pub tick_ms: u64,
     /// Entries held for peers that lag, bytes; beyond it, what is applied is forgotten and they get a snapshot.
     pub log_bytes: usize,
@@ -335,9 +335,11 @@ impl Quorum {
         Ok(from)
     }
 
-    /// When this member was elected, no earlier leader can have been confirmed for so long, milliseconds.
-    pub fn quiet_ms(&self) -> u64 {
-        self.elected_quiet_ms
+    /// To a member that has just been elected: no earlier leader can have been confirmed after this instant. At most `most_ns`
+    /// are counted: those who live need time to ask for their leases.
+    pub fn confirmed_before(&self, now_ns: u64, most_ns: u64) -> u64 {
+        let most_ns = if self.sabotage.deaf { 2 * most_ns } else { most_ns };
+        now_ns.saturating_sub((self.elected_quiet_ms * 1_000_000).min(most_ns))
     }
 
     /// From now on frames of this node must come from this data directory.

@@ -77,6 +77,8 @@ pub struct ControlSabotage {
     pub unfence_unseen: bool,
     /// Every change of leader says that the old one is gone.
     pub always_released: bool,
+    /// A node that may have lost what was not flushed is trusted with all it had acknowledged.
+    pub trust_lossy: bool,
 }
 
 /// What follows, to be done in order.
@@ -365,6 +367,10 @@ impl Controller {
                     out.push(ControlEffect::Plan(token, request));
                 }
             }
+        }
+        if batch.bytes.is_empty() && !later.is_empty() {
+            // What they wait for may have become a task only now.
+            self.run_tasks(now_ns, image, &mut batch, out);
         }
         later.append(&mut self.queue);
         self.queue = later;

@@ -306,6 +306,8 @@ impl MetadataImage {
             MetadataRecord::NodeChange { node, epoch, fenced, draining, leaving } => {
                 let Some(node) = self.nodes.get_mut(node).filter(|node| node.epoch == *epoch) else { return };
                 node.fenced = fenced.unwrap_or(node.fenced);
+                // What it may have lost has been taken from it before it could take part again.
+                node.lossy &= node.fenced;
                 node.draining = draining.unwrap_or(node.draining);
                 node.leaving = leaving.unwrap_or(node.leaving);
                 touched.nodes.insert(node.node);

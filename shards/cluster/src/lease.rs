@@ -116,6 +116,12 @@ impl LeaseKeeper {
         self.asked.clear();
     }
 
+    /// The lease is given back: nothing is served under it any more.
+    pub fn lapse(&mut self) {
+        self.until_ns = 0;
+        self.asked.clear();
+    }
+
     /// Ask at the next occasion, not only when it is time: something has been released.
     pub fn hurry(&mut self) {
         self.next_ns = 0;

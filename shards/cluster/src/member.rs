@@ -1,6 +1,8 @@
 //! One node's part in the cluster: its member of the quorum, its image of the metadata, its lease, and, while it leads the
 //! quorum, the controller. Events in, effects out; the shard that hosts it performs them.
 
+mod members;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
@@ -13,7 +15,7 @@ use crate::lease::LeaseKeeper;
 use crate::node_message::{self, NodeMessage};
 use crate::quorum::guard::Refused;
 use crate::quorum::journal::Restored;
-use crate::quorum::{MemberChange, ProposeError, Quorum, QuorumConfig, QuorumEffect, QuorumSabotage, Role};
+use crate::quorum::{Quorum, QuorumConfig, QuorumEffect, QuorumSabotage, Role};
 use crate::record::{MetadataRecord, NodeRegistration, decode_records};
 
 /// What a member is made from.
@@ -114,6 +116,8 @@ pub struct Member {
     /// Effects of the quorum that are still to be performed, in order.
     due: VecDeque<QuorumEffect>,
     performing: bool,
+    /// The node stops: it asks for no lease and no registration any more.
+    leaving: bool,
 }
 
 impl Member {
@@ -144,6 +148,7 @@ impl Member {
             failed: false,
             due: VecDeque::new(),
             performing: false,
+            leaving: false,
         })
     }
 
@@ -213,6 +218,9 @@ impl Member {
         if self.waits.keys().any(waits) || self.wait_floor > released {
             self.keeper.hurry();
         }
+        if self.leaving {
+            return;
+        }
         if self.keeper.epoch().is_none() {
             self.register(now_ns, out);
         } else if let Some(renewal) = self.keeper.poll(now_ns, self.followed.min(self.image.applied_offset()))
@@ -262,10 +270,12 @@ impl Member {
         }
     }
 
-    /// A frame of another node has come.
+    /// A frame has come, over a connection whose other end has proven to be `proven`. One that says to be of another node is
+    /// refused, whatever it says.
     pub fn receive(
         &mut self,
         now_ns: u64,
+        proven: NodeId,
         frame: &[u8],
         out: &mut Vec<MemberEffect>,
     ) -> Result<NodeId, Refused> {
@@ -274,13 +284,16 @@ impl Member {
         }
         if !node_message::is_ours(frame) {
             let mut effects = Vec::new();
-            let from = self.quorum.receive(frame, &mut effects)?;
+            let from = self.quorum.receive(proven, frame, &mut effects)?;
             self.perform(now_ns, effects, out);
             return Ok(from);
         }
         let (cluster, from, to, message) = node_message::decode(frame).map_err(|_| Refused::Malformed)?;
         if cluster != self.config.quorum.cluster {
             return Err(Refused::OtherCluster);
+        }
+        if from != proven {
+            return Err(Refused::OtherSender { says: from, is: proven });
         }
         if to != self.node() || from == to {
             return Err(Refused::OtherNode);
@@ -391,19 +404,6 @@ impl Member {
         let mut effects = Vec::new();
         self.quorum.persisted(number, &mut effects);
         self.perform(now_ns, effects, out);
-    }
-
-    /// Other voters, by an operator's wish.
-    pub fn change_members(
-        &mut self,
-        now_ns: u64,
-        changes: &[MemberChange],
-        out: &mut Vec<MemberEffect>,
-    ) -> Result<(), ProposeError> {
-        let mut effects = Vec::new();
-        let result = self.quorum.change_members(changes, &mut effects);
-        self.perform(now_ns, effects, out);
-        result.map(|_| ())
     }
 
     /// Everything this node has of the metadata, for a checkpoint.
@@ -564,32 +564,6 @@ impl Member {
                 }
             }
         }
-    }
-
-    /// Registered nodes hear the metadata: whoever is no member yet becomes an observer; observers that are no nodes any
-    /// more go. Voters change by an operator's wish only. One at a time.
-    fn reconcile_members(&mut self, now_ns: u64, out: &mut Vec<MemberEffect>) {
-        if !self.members_differ || self.controller().is_none() {
-            return;
-        }
-        let members = self.quorum.members();
-        let known = |node: NodeId| members.binary_search_by_key(&node, |member| member.node).is_ok();
-        let joins = self.image.nodes().map(|node| node.node).find(|node| !known(*node));
-        let leaves = members.iter().find(|member| {
-            !member.voter && self.image.node(member.node).is_none() && member.node != self.node()
-        });
-        let change = match (joins, leaves) {
-            (Some(node), _) => MemberChange::AddObserver(node),
-            (None, Some(member)) => MemberChange::Remove(member.node),
-            (None, None) => {
-                self.members_differ = false;
-                return;
-            }
-        };
-        let mut effects = Vec::new();
-        // Busy is no fault: the next tick tries again.
-        let _ = self.quorum.change_members(&[change], &mut effects);
-        self.perform(now_ns, effects, out);
     }
 }
 

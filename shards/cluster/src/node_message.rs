@@ -158,6 +158,10 @@ fn write_ask(out: &mut Out, ask: &Ask) -> Option<()> {
             write_key(out, *key);
             out.i32(partition_epoch.0);
         }
+        Ask::ControlledShutdown { asker } => {
+            out.u8(16);
+            write_asker(out, *asker);
+        }
         Ask::Plan { node, request } => {
             if request.len() > PLAN_BYTES_MAX {
                 return None;
@@ -206,6 +210,7 @@ fn read_ask(from: &mut In<'_>) -> Result<Ask, Malformed> {
             key: read_key(from)?,
             partition_epoch: PartitionEpoch(from.i32()?),
         },
+        16 => Ask::ControlledShutdown { asker: read_asker(from)? },
         7 => Ask::Plan { node: NodeId(from.i32()?), request: Bytes::copy_from_slice(from.bytes()?) },
         _ => return Err(Malformed),
     })
@@ -314,6 +319,7 @@ pub fn asker_of(ask: &Ask) -> Option<NodeId> {
         Ask::Plan { node, .. } => Some(*node),
         Ask::AlterIsr { asker, .. }
         | Ask::ShardRestarted { asker, .. }
+        | Ask::ControlledShutdown { asker }
         | Ask::Shutdown { asker }
         | Ask::HandedOver { asker, .. }
         | Ask::Reclaim { asker, .. } => Some(asker.node),
@@ -344,6 +350,7 @@ mod tests {
             NodeMessage::Unknown(NodeEpoch(4)),
             ask(Ask::AlterIsr { asker, changes }),
             ask(Ask::ShardRestarted { asker, shard: ShardId(1), online: true }),
+            ask(Ask::ControlledShutdown { asker }),
             ask(Ask::Shutdown { asker }),
             ask(Ask::HandedOver { asker, key, partition_epoch, to: replica }),
             ask(Ask::Reclaim { asker, key, partition_epoch }),

@@ -307,12 +307,21 @@ impl Quorum {
         self.drain(out);
     }
 
-    /// A frame has come. An error says what is wrong with the peer or with this node; the node goes on.
-    pub fn receive(&mut self, frame: &[u8], out: &mut Vec<QuorumEffect>) -> Result<NodeId, Refused> {
+    /// A frame has come over a connection of `proven`. An error says what is wrong with the peer or with this node; the node
+    /// goes on.
+    pub fn receive(
+        &mut self,
+        proven: NodeId,
+        frame: &[u8],
+        out: &mut Vec<QuorumEffect>,
+    ) -> Result<NodeId, Refused> {
         let (envelope, content) = message::decode(frame).map_err(|_| Refused::Malformed)?;
         let from = node_of(envelope.from);
         if envelope.cluster != self.config.cluster {
             return Err(Refused::OtherCluster);
+        }
+        if from != proven {
+            return Err(Refused::OtherSender { says: from, is: proven });
         }
         if envelope.to != raft_id(self.config.node) || envelope.from == envelope.to {
             return Err(Refused::OtherNode);
@@ -475,7 +484,10 @@ impl Quorum {
         let Some(term) = store.term_of(self.applied) else { return Vec::new() };
         let at = SnapshotAt { index: self.applied, term, members: store.members.clone(), data: image };
         let mut records = Vec::new();
-        journal::snapshot_records(&at, &mut records);
+        // One that joins and has heard nothing yet has no members, and so nothing that others would take for a snapshot.
+        if !at.members.voters.is_empty() {
+            journal::snapshot_records(&at, &mut records);
+        }
         journal::state_records(&store.hard, store.entries_after(self.applied), &mut records);
         journal::blob(&records)
     }

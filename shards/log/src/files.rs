@@ -12,7 +12,7 @@ use crate::disk::{DiskEffect, DiskError, FileKind};
 use crate::sabotage::Sabotage;
 use crate::segment::SegmentName;
 use crate::storage::{Op, Storage};
-use crate::types::PartitionSlot;
+use crate::types::{PartitionSlot, Progress};
 
 /// Removals in flight at once, at most.
 const DELETES_MAX: usize = 64;
@@ -233,13 +233,14 @@ impl Storage {
     }
 
     /// Log start offsets that are now on stable storage count, and segments below them go away.
-    pub(crate) fn apply_start_facts(&mut self) {
+    pub(crate) fn apply_start_facts(&mut self, progress: &mut Progress) {
         let flushed = self.journal.flushed();
         while let Some((sequence, slot, start)) = self.start_facts.front().copied()
             && sequence <= flushed
         {
             self.start_facts.pop_front();
             self.started.push(slot);
+            progress.advanced.push(slot);
             if let Some(partition) = self.partition_mut(slot) {
                 partition.log_start = partition.log_start.max(start);
             }

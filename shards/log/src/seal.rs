@@ -159,7 +159,7 @@ impl Storage {
                 progress.advanced.push(slot);
             }
         }
-        self.apply_start_facts();
+        self.apply_start_facts(progress);
     }
 
     /// Gives up the oldest buffers while they take more memory than they may.

@@ -1,4 +1,4 @@
-//! The clocks, read once per turn of a shard. Nothing else in a shard reads a clock.
+//! The clocks, read once per turn of a shard after all that has come was taken in. Nothing else in a shard reads a clock.
 
 use pelton_model::Now;
 
@@ -10,9 +10,10 @@ fn read(clock: libc::clockid_t) -> libc::timespec {
     time
 }
 
-/// CLOCK_MONOTONIC, nanoseconds: the clock of ring timeouts too, so that deadlines can be handed to the kernel as they are.
+/// CLOCK_BOOTTIME, nanoseconds: unlike CLOCK_MONOTONIC it runs on while the machine is suspended, and a lease must end then
+/// too (rule L3). Timeouts are handed to the kernel as durations.
 pub fn monotonic_ns() -> u64 {
-    let time = read(libc::CLOCK_MONOTONIC);
+    let time = read(libc::CLOCK_BOOTTIME);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 

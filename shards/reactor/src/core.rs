@@ -77,7 +77,7 @@ impl Core for Shard {
             // Replicas and members ask again by themselves.
             PeerNews::Up { .. } => return,
             PeerNews::Frame { from, kind: Kind::Replica, bytes } => Event::PeerFrame { from, bytes },
-            PeerNews::Frame { bytes, .. } => Event::MemberFrame { bytes },
+            PeerNews::Frame { from, bytes, .. } => Event::MemberFrame { from: from.node, bytes },
             PeerNews::Down { peer } => Event::PeerGone { peer },
         };
         Shard::handle(self, now, event, out);

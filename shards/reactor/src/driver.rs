@@ -157,12 +157,15 @@ impl<C: Core> Driver<C> {
 
     fn turn(&mut self) -> Result<(), String> {
         self.state.now = clock::now();
-        let now = self.state.now;
         self.take_completions();
         self.take_mail();
         self.take_command();
-        self.take_time();
         self.take_peers();
+        // Read after what has come was taken in: by this clock the shard judges whether it may still answer that (rule L8).
+        // Read before it, a pause in between would let a lease that has ended vouch for a request that came after its end.
+        self.state.now = clock::now();
+        let now = self.state.now;
+        self.take_time();
         if !self.context.events.is_empty() {
             self.state.worked_ns = now.monotonic_ns;
             let news = self.state.volume.look(self.segments.files.root_fd(), now.monotonic_ns);

@@ -3,6 +3,7 @@
 mod fake;
 
 use std::io::{Read, Write};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use fake::{Client, config, pattern, run, stop};
@@ -166,6 +167,20 @@ fn shards_talk_and_one_listener_feeds_all() {
     }
     for _ in 0..2000 {
         assert_eq!((clients[0].receive(), clients[1].receive()), (vec![0, 1], vec![0, 2]));
+    }
+    stop(running, &directory);
+}
+
+#[test]
+fn nothing_that_came_is_judged_by_a_clock_read_before_it() {
+    let (running, directory) = run(BrokerConfig { shards: 2, mode: ListenerMode::Single, ..config() });
+    let mut client = Client::new(&running);
+    let before = fake::STAMPED.load(Ordering::SeqCst);
+    // The shards assert it of each message.
+    client.ask(b'y', &[&1u16.to_be_bytes(), &60_000u32.to_be_bytes()]);
+    client.ask(b'y', &[&0u16.to_be_bytes(), &60_000u32.to_be_bytes()]);
+    while fake::STAMPED.load(Ordering::SeqCst) < before + 16 {
+        std::thread::sleep(Duration::from_millis(5));
     }
     stop(running, &directory);
 }

@@ -71,6 +71,14 @@ pub enum Body {
         /// Its high watermark.
         high_watermark: Offset,
     },
+    /// Follower to leader: where its log begins for clients, on stable storage. Said when it has moved, and with each
+    /// acknowledgement that was asked for.
+    LogStart {
+        /// The follower's life.
+        replica_epoch: ReplicaEpoch,
+        /// There.
+        log_start: Offset,
+    },
 }
 
 /// A leader's answer to a Join.
@@ -124,6 +132,7 @@ const RESTART: u8 = 4;
 const OTHER_EPOCH: u8 = 5;
 const APPEND: u8 = 6;
 const ACK: u8 = 7;
+const LOG_START: u8 = 8;
 
 /// A frame as bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -198,6 +207,10 @@ impl Frame {
                 out.i64(flushed_end);
                 out.i64(high_watermark);
             }
+            Body::LogStart { replica_epoch, log_start } => {
+                out.replica_epoch(replica_epoch);
+                out.i64(log_start);
+            }
         }
         out
     }
@@ -211,13 +224,14 @@ impl Frame {
             Body::Answer { verdict: Verdict::OtherEpoch, .. } => OTHER_EPOCH,
             Body::Append { .. } => APPEND,
             Body::Ack { .. } => ACK,
+            Body::LogStart { .. } => LOG_START,
         }
     }
 
     /// From exactly the bytes of one frame.
     pub fn decode(bytes: &[u8]) -> Result<Frame, FrameError> {
         let kind = *bytes.first().ok_or(FrameError::Length { kind: 0, bytes: 0 })?;
-        if !(JOIN..=ACK).contains(&kind) {
+        if !(JOIN..=LOG_START).contains(&kind) {
             return Err(FrameError::Kind(kind));
         }
         let mut input = Input { rest: &bytes[1..], kind, bytes: bytes.len() };
@@ -245,6 +259,7 @@ impl Frame {
                 flushed_end: input.offset()?,
                 high_watermark: input.offset()?,
             },
+            LOG_START => Body::LogStart { replica_epoch: input.replica_epoch()?, log_start: input.offset()? },
             _ => input.answer()?,
         };
         if !input.rest.is_empty() {
@@ -319,6 +334,7 @@ mod tests {
             answer(Verdict::OtherEpoch),
             Body::Append { prev_offset: Offset(5), prev_epoch: 2, high_watermark, log_start, bytes: 1 << 20 },
             Body::Ack { replica_epoch, written_end: Offset(8), flushed_end: Offset(7), high_watermark },
+            Body::LogStart { replica_epoch, log_start },
         ]
         .into_iter()
         .map(|body| Frame {

@@ -267,6 +267,7 @@ impl Partition {
         match self.role_mut() {
             Some(Role::Leader(_)) => {
                 self.advance(turn);
+                self.tell_log_start(turn);
                 self.feed_all(turn);
                 self.continue_transfer(turn);
             }
@@ -282,6 +283,7 @@ impl Partition {
             Body::Join { .. } => self.handle_join(from, leader_epoch, body, turn),
             Body::Ack { .. } => self.handle_ack(from, leader_epoch, body, turn),
             Body::Answer { .. } if leader_epoch == self.leader_epoch => self.handle_answer(from, body, turn),
+            Body::LogStart { .. } => self.handle_log_start(from, leader_epoch, body),
             Body::Answer { .. } | Body::Append { .. } => {}
         }
     }

@@ -7,9 +7,11 @@ mod elections;
 mod hosts;
 mod member;
 mod peers;
+mod pulse;
 mod quorum_view;
 mod sabotage;
 mod start;
+mod stop;
 #[cfg(feature = "sabotage")]
 mod switches;
 mod sync;

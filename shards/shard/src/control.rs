@@ -8,8 +8,10 @@ use bytes::Bytes;
 use pelton_cluster::record::MetadataRecord;
 use pelton_log::CommitPoint;
 use pelton_model::{Now, PartitionKey, ShardId};
+use pelton_wire::error_code::ErrorCode;
 
 use crate::Shard;
+use crate::api;
 use crate::connection::RequestRef;
 use crate::effect::Effect;
 use crate::message::{RequestId, ShardMessage};
@@ -205,24 +207,30 @@ impl Shard {
         }
     }
 
-    /// What was asked cannot be decided: a client loses its connection and so learns that it has to ask again.
+    /// What was asked cannot be decided: a client gets this error for all it asked for.
     pub(crate) fn refuse_control(
         &mut self,
         now: Now,
         origin: ControlOrigin,
-        why: String,
+        request: &ControlRequest,
+        (error, why): (ErrorCode, String),
         out: &mut Vec<Effect>,
     ) {
-        match origin {
-            ControlOrigin::Client(request) => self.close_connection(request.connection, why, out),
-            ControlOrigin::AutoCreate(id) => self.handle_auto_created(now, id, out),
-            ControlOrigin::Shard(to, id) => {
+        let answer = match request {
+            ControlRequest::Frame(frame) => api::refuse::answer(frame, error, &why).ok(),
+            ControlRequest::AutoCreate(_) => None,
+        };
+        match (origin, answer) {
+            (ControlOrigin::Client(request), None) => self.close_connection(request.connection, why, out),
+            (ControlOrigin::Shard(to, id), None) => {
                 out.push(Effect::ToShard { to, message: ShardMessage::ControlRefused { id, why } });
             }
+            // Whoever waits for topics finds that they are not there.
+            (origin, answer) => self.finish_control(now, origin, answer.unwrap_or_default(), out),
         }
     }
 
-    /// Shard 0 could not have something decided for this shard.
+    /// Shard 0 could not have something decided for this shard, and has no answer for it.
     pub(crate) fn handle_control_refused(
         &mut self,
         now: Now,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use pelton_log::disk::DiskDone;
-use pelton_model::{ConnectionId, Replica, ShardId};
+use pelton_model::{ConnectionId, NodeId, Replica, ShardId};
 
 use crate::message::ShardMessage;
 
@@ -25,8 +25,8 @@ pub enum Event {
     PeerFrame { from: Replica, bytes: Bytes },
     /// The connection to a shard of another node is gone, with all that was on its way in both directions.
     PeerGone { peer: Replica },
-    /// To shard 0: a frame of another node's member of the quorum.
-    MemberFrame { bytes: Bytes },
+    /// To shard 0: a frame of another node's member of the quorum, over a connection whose other end has proven to be `from`.
+    MemberFrame { from: NodeId, bytes: Bytes },
     /// The volume of the data directory: its size, and what of it is left. Comes now and then, or never.
     Volume { total_bytes: i64, usable_bytes: i64 },
     /// The deadline the shard named has passed.

@@ -61,8 +61,10 @@ pub enum ShardMessage {
     /// A frame between replicas on two shards of this node: its length and itself, and its batches.
     Peer { head: Bytes, batches: Bytes },
     /// Shard 0's news of the node's lease: its end on the node's clock, up to where changes of leaders are released, and the
-    /// life the node is registered in.
-    Lease { until_ns: u64, released: u64, epoch: Option<NodeEpoch> },
+    /// life the node is registered in. A `ping_ns` other than 0 is answered by `Works`.
+    Lease { until_ns: u64, released: u64, epoch: Option<NodeEpoch>, ping_ns: u64 },
+    /// To shard 0: the sender works, it has taken in the lease with this question.
+    Works { ping_ns: u64 },
     /// To shard 0: a leader of the sender wants this ISR.
     ProposeIsr { change: IsrChange },
     /// From shard 0: an ISR that built on this state is refused.
@@ -71,6 +73,8 @@ pub enum ShardMessage {
     Transfer { key: PartitionKey, leader_epoch: LeaderEpoch, to: Replica },
     /// To shard 0: a leader of the sender has stopped, `to` has everything.
     HandOver { key: PartitionKey, partition_epoch: PartitionEpoch, to: Replica },
+    /// From shard 0: what this node leads is led elsewhere, as far as that can be; stop serving.
+    StopServing,
     /// To shard 0: the sender's storage has failed, its replicas do nothing any more.
     ShardFailed,
 }

@@ -88,6 +88,8 @@ pub struct Shard {
     /// It has told the others that it asks nothing more of them; and who has told it so.
     drained: bool,
     others_drained: BTreeSet<ShardId>,
+    /// Its connections are closing.
+    parted: bool,
     log_stopping: bool,
     stopped: bool,
     next_id: u64,
@@ -127,10 +129,11 @@ impl Shard {
             Event::FromShard { from, message } => self.handle_message(now, from, message, out),
             Event::PeerFrame { from, bytes } => self.handle_peer_bytes(now, from, bytes, out),
             Event::PeerGone { peer } => self.handle_peer_gone(now, peer, out),
-            Event::MemberFrame { bytes } => self.handle_member_frame(now, &bytes, out),
+            Event::MemberFrame { from, bytes } => self.handle_member_frame(now, from, &bytes, out),
             Event::Volume { total_bytes, usable_bytes } => self.volume = Some((total_bytes, usable_bytes)),
             Event::Tick => self.handle_tick(now, out),
-            Event::Stop => self.handle_stop(now, out),
+            Event::Stop if self.cluster.is_some() => self.begin_leaving(now),
+            Event::Stop => self.stop_serving(now, out),
         }
         while let Some(connection) = self.to_pump.pop() {
             self.pump(now, connection, out);
@@ -145,6 +148,7 @@ impl Shard {
         let clustered = self.cluster.is_some();
         if clustered {
             self.begin_cluster_end(now, out);
+            self.advance_deletes(now, out);
         }
         if self.stopping && !self.log_stopping && self.acks.is_empty() && !self.groups.has_unsettled() {
             self.advance_stop(now, out);
@@ -187,6 +191,7 @@ impl Shard {
             self.retention_sweep.due_ns,
             self.cleaner.sweep.due_ns,
             self.cluster.as_ref().and_then(|cluster| cluster.deadline()),
+            self.deletes_deadline().filter(|_| self.cluster.is_some()),
         ]
         .into_iter()
         .flatten()
@@ -471,7 +476,7 @@ impl Shard {
     }
 
     /// Takes no further requests; what is appended is still acknowledged, what a client's request waits for is not.
-    fn handle_stop(&mut self, now: Now, out: &mut Vec<Effect>) {
+    pub(crate) fn stop_serving(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.stopping = true;
         self.give_up_lease(now, out);
         self.blocked.retain(|blocked| matches!(blocked, Blocked::Shard { .. }));
@@ -489,12 +494,16 @@ impl Shard {
         if self.others_drained.len() < others.count() {
             return;
         }
-        self.leave_cluster(now, out);
-        self.log_stopping = true;
-        let ids: Vec<ConnectionId> = self.connections.iter().map(|(id, _)| id).collect();
-        for id in ids {
-            self.close_connection(id, "the broker stops".to_string(), out);
+        if !self.parted {
+            self.parted = true;
+            let ids: Vec<ConnectionId> = self.connections.iter().map(|(id, _)| id).collect();
+            for id in ids {
+                self.close_connection(id, "the broker stops".to_string(), out);
+            }
         }
-        self.storage.clean_stop();
+        if self.has_left(now, out) {
+            self.log_stopping = true;
+            self.storage.clean_stop();
+        }
     }
 }

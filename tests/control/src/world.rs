@@ -49,7 +49,8 @@ pub struct Faults {
 
 enum Event {
     Tick(usize),
-    Deliver(usize, Bytes),
+    /// From, to, and the frame.
+    Deliver(usize, usize, Bytes),
     Disk(usize, u64),
     Data(usize),
     Fault,
@@ -176,14 +177,15 @@ impl World {
                 self.with(id, |member, clock, out| member.advance(clock, out))?;
                 self.operate(id)
             }
-            Event::Deliver(id, frame) => {
+            Event::Deliver(from, id, frame) => {
                 if self.now < self.nodes[id].paused_until {
                     let later = self.nodes[id].paused_until;
-                    self.at(later, Event::Deliver(id, frame));
+                    self.at(later, Event::Deliver(from, id, frame));
                     return Ok(());
                 }
                 let mut refused = None;
-                self.with(id, |member, clock, out| refused = member.receive(clock, &frame, out).err())?;
+                let from = self.nodes[from].id;
+                self.with(id, |member, clock, out| refused = member.receive(clock, from, &frame, out).err())?;
                 match refused {
                     Some(refused) => Err(format!("node {id} refuses a frame: {refused}")),
                     None => Ok(()),
@@ -322,11 +324,11 @@ impl World {
         let copies = 1 + u64::from(self.faults.duplicates > 0 && self.prng.one_in(self.faults.duplicates));
         for _ in 0..copies {
             let delay = MS / 5 + self.prng.below(self.faults.delay_ms * MS + 1);
-            self.at(self.now + delay, Event::Deliver(to, frame.clone()));
+            self.at(self.now + delay, Event::Deliver(from, to, frame.clone()));
         }
         if self.faults.late > 0 && self.prng.one_in(self.faults.late) {
             let delay = LATE_MS.start * MS + self.prng.below((LATE_MS.end - LATE_MS.start) * MS);
-            self.at(self.now + delay, Event::Deliver(to, frame));
+            self.at(self.now + delay, Event::Deliver(from, to, frame));
         }
     }
 

@@ -1,14 +1,12 @@
-//! The network between nodes of both simulators of three: frames come late, twice, or not at all; links are cut, also one way.
+//! The network between nodes of both simulators of several: frames come late, twice, or not at all; links are cut, also one way.
 
 use std::collections::BTreeSet;
 
 use pelton_model::Prng;
 
-/// Nodes of a run.
-pub const NODES: usize = 3;
-
 /// The network.
 pub struct Network {
+    nodes: usize,
     loss_percent: u64,
     double_percent: u64,
     delay_ns: u64,
@@ -16,10 +14,11 @@ pub struct Network {
 }
 
 impl Network {
-    /// Of one run: one of each of these.
-    pub fn new(prng: &mut Prng, loss_percent: &[u64], delays_ns: &[u64]) -> Network {
+    /// Of one run among so many nodes: one of each of these.
+    pub fn new(prng: &mut Prng, nodes: usize, loss_percent: &[u64], delays_ns: &[u64]) -> Network {
         let mut one_of = |values: &[u64]| values[prng.below(values.len() as u64) as usize];
         Network {
+            nodes,
             loss_percent: one_of(loss_percent),
             double_percent: one_of(&[0, 10]),
             delay_ns: one_of(delays_ns),
@@ -42,18 +41,24 @@ impl Network {
             self.cut.clear();
             return "links mended".to_string();
         }
-        let one = prng.below(NODES as u64) as usize;
-        let other = (one + 1 + prng.below(NODES as u64 - 1) as usize) % NODES;
+        let nodes = self.nodes;
+        let one = prng.below(nodes as u64) as usize;
+        let other = (one + 1 + prng.below(nodes as u64 - 1) as usize) % nodes;
         match prng.below(3) {
             0 => self.cut.extend([(one, other)]),
             1 => self.cut.extend([(one, other), (other, one)]),
             _ => {
-                for other in (0..NODES).filter(|other| *other != one) {
+                for other in (0..nodes).filter(|other| *other != one) {
                     self.cut.extend([(one, other), (other, one)]);
                 }
             }
         }
         format!("links cut {:?}", self.cut)
+    }
+
+    /// Longest time a frame takes, nanoseconds.
+    pub fn delay_ns(&self) -> u64 {
+        50_000 + self.delay_ns
     }
 
     /// No more faults.

@@ -1,14 +1,20 @@
-//! Three nodes of a cluster under simulation: whole shards as they are served, on virtual disks that lose and tear, behind a
-//! network that delays, loses, doubles and cuts; clients over Kafka's protocol that look for leaders and coordinators
-//! themselves. Nodes are killed, lose power, stop cleanly and come back. Then everything must come right, and every log is
-//! read from every node that can lead it.
+//! Three to five nodes of a cluster under simulation: whole shards as they are served, on virtual disks that lose, tear and
+//! fill up, behind a network that delays, loses, doubles and cuts, by clocks that drift and jump; clients over Kafka's protocol
+//! that look for leaders and coordinators themselves. Nodes join, are killed, lose power, stand still, stop cleanly and come
+//! back. What must always hold is looked at after every step. Then everything must come right, and every log is read from every
+//! node that can lead it.
 
+mod churn;
 mod client;
 mod fault;
+mod judge;
 mod node;
 mod register;
 mod scenario;
 mod serve;
+mod stop;
+mod trim;
+mod trouble;
 
 use std::collections::BTreeMap;
 
@@ -18,16 +24,19 @@ use pelton_model::{ConnectionId, NodeId, Now, Prng, Replica, ShardId};
 use pelton_shard::Event;
 use pelton_wire::crc::crc32c;
 
-use crate::network::{NODES, Network};
+use crate::network::Network;
 use crate::oracle::Oracle;
 use crate::seeds;
 use client::Client;
 pub use fault::Fault;
+use judge::Watch;
 use node::Node;
 pub use scenario::run;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
+/// Copies of each partition.
+const COPIES: usize = 3;
 /// Wall clock at virtual time 0.
 const EPOCH_MS: i64 = 1_700_000_000_000;
 
@@ -64,6 +73,15 @@ pub struct Summary {
     pub commits: u64,
     /// Times a client was told to look for another leader.
     pub moved: u64,
+    /// Times a node or a shard stood still.
+    pub pauses: u64,
+    /// Clean stops, and the longest time that a partition had no leader meanwhile, nanoseconds.
+    pub stops: u64,
+    pub longest_gap_ns: u64,
+    /// Topics that were deleted and made anew.
+    pub churned: u64,
+    /// Times records were deleted.
+    pub trims: u64,
 }
 
 impl seeds::Summary for Summary {
@@ -75,6 +93,11 @@ impl seeds::Summary for Summary {
         self.read += other.read;
         self.commits += other.commits;
         self.moved += other.moved;
+        self.pauses += other.pauses;
+        self.stops += other.stops;
+        self.longest_gap_ns = self.longest_gap_ns.max(other.longest_gap_ns);
+        self.churned += other.churned;
+        self.trims += other.trims;
     }
 }
 
@@ -89,6 +112,10 @@ pub struct Judges {
     pub commits: u64,
     /// Times a client was told to look for another leader.
     pub moved: u64,
+    /// Topics that were deleted and made anew.
+    pub churned: u64,
+    /// Times records were deleted.
+    pub trims: u64,
 }
 
 impl Judges {
@@ -110,9 +137,16 @@ pub struct World {
     next_connection: u64,
     clients: Vec<Client>,
     judges: Judges,
+    watch: Watch,
     faults: bool,
-    /// The power may go.
-    powercuts: bool,
+    /// Nodes that have stopped start again.
+    revives: bool,
+    /// Nodes that are to be there.
+    expected: usize,
+    /// Every topic is flushed before it is acknowledged: the power may go at any time, and everywhere.
+    flushed: bool,
+    /// Else it may go on one node at a time: what was acknowledged is on two.
+    lossy_alone: bool,
     trace_text: bool,
     failure: Option<String>,
     summary: Summary,
@@ -123,7 +157,7 @@ impl World {
     fn new(seed: u64, trace_text: bool, fault: Option<Fault>) -> World {
         let mut prng = Prng::new(seed);
         let nodes = node::cluster(&mut prng, fault);
-        let network = Network::new(&mut prng, &[0, 0, 2, 10], &[MS / 2, 2 * MS, 20 * MS]);
+        let network = Network::new(&mut prng, nodes.len(), &[0, 0, 2, 10], &[MS / 2, 2 * MS, 20 * MS]);
         World {
             prng,
             now_ns: 0,
@@ -135,16 +169,26 @@ impl World {
             next_connection: 1,
             clients: Vec::new(),
             judges: Judges::default(),
+            watch: Watch::default(),
             faults: false,
-            powercuts: false,
+            revives: true,
+            expected: 0,
+            flushed: false,
+            lossy_alone: false,
             trace_text,
             failure: None,
             summary: Summary::default(),
         }
     }
 
+    /// The time of clients.
     fn now(&self) -> Now {
         Now { monotonic_ns: self.now_ns + 1, wall_ms: EPOCH_MS + (self.now_ns / MS) as i64 }
+    }
+
+    /// The time on a node's clocks.
+    fn now_of(&self, node: usize) -> Now {
+        self.nodes[node].clock.now(self.now_ns)
     }
 
     fn at(&mut self, delay_ns: u64, what: What) {
@@ -195,6 +239,15 @@ impl World {
         };
         self.now_ns = at;
         self.summary.steps += 1;
+        if let Some(until) = self.stands_until(&what) {
+            // What waits in the process ends with it.
+            let what = match what {
+                What::Frame(place, event) => What::Event(place, self.nodes[place.0].life, event),
+                other => other,
+            };
+            self.at(until - at, what);
+            return Ok(());
+        }
         match what {
             What::Event(place, life, event) if self.nodes[place.0].life == life => self.event(place, event),
             What::Event(..) => {}
@@ -221,6 +274,17 @@ impl World {
             Some(failure) => Err(failure),
             None => Ok(()),
         }
+    }
+
+    /// Until when the shard that this is for does nothing.
+    fn stands_until(&self, what: &What) -> Option<u64> {
+        let (node, shard) = match what {
+            What::Event(place, ..) | What::Frame(place, _) | What::Tick(place, _) => *place,
+            What::Disk(node, _, number) => (*node, self.nodes[*node].in_flight.get(number)?.shard),
+            _ => return None,
+        };
+        let until = self.nodes[node].stands_until.get(usize::from(shard)).copied();
+        until.filter(|until| *until > self.now_ns)
     }
 
     fn disk_done(&mut self, node: usize, number: u64) {

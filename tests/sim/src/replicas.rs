@@ -18,7 +18,7 @@ use pelton_model::Prng;
 use pelton_replica::frame::Frame;
 
 use crate::disk::Crash;
-use crate::network::{NODES, Network};
+use crate::network::Network;
 use client::Client;
 pub use fault::Fault;
 use judge::Judge;
@@ -26,6 +26,8 @@ use node::{Node, Running};
 use seat::{TICK_MS, replica};
 use setup::Setup;
 
+/// Nodes of a run.
+const NODES: usize = 3;
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 /// A run that takes more events than this goes round.
@@ -116,7 +118,7 @@ pub fn run(seed: u64, trace: bool, fault: Option<Fault>) -> Result<Summary, Stri
     let setup = Setup::new(&mut prng, fault);
     let nodes = (0..NODES).map(|id| Node::new(id, setup.clone(), &mut prng)).collect();
     let clients = (0..3).map(|id| Client::new(id, 20 + prng.below(60) as i32)).collect();
-    let network = Network::new(&mut prng, &[0, 2, 15], &[MS, 5 * MS, 30 * MS]);
+    let network = Network::new(&mut prng, NODES, &[0, 2, 15], &[MS, 5 * MS, 30 * MS]);
     let mut world = World {
         prng,
         now_ns: 0,
@@ -218,7 +220,7 @@ impl World {
                     Message::Member(frame) => {
                         let mut refused = None;
                         running.tell(now, |member, now_ns, out| {
-                            refused = member.receive(now_ns, &frame, out).err();
+                            refused = member.receive(now_ns, replica(from).node, &frame, out).err();
                         });
                         if let Some(refused) = refused {
                             return Err(format!("node {id} refuses a frame: {refused}"));

@@ -40,7 +40,8 @@ impl Controller {
             Ask::ShardRestarted { asker, shard, online } => {
                 self.shard_restarted(image, batch, token, asker, shard, online)
             }
-            Ask::Shutdown { asker } => self.shutdown(image, asker),
+            Ask::ControlledShutdown { asker } => self.controlled_shutdown(image, batch, token, asker),
+            Ask::Shutdown { asker } => self.shutdown(image, batch, token, asker),
             Ask::HandedOver { .. } | Ask::Reclaim { .. } => self.handed_over(image, batch, token, ask),
             Ask::ElectPreferred { key } => self.elect_preferred(now_ns, image, key),
             Ask::ElectUnclean { key, to } => {

@@ -36,6 +36,11 @@ pub enum Ask {
         /// It works.
         online: bool,
     },
+    /// The asker is about to stop: what it leads is to be led elsewhere, as far as it can be (Kafka's controlled shutdown).
+    ControlledShutdown {
+        /// Who.
+        asker: Asker,
+    },
     /// The asker has stopped serving and holds no lease any more.
     Shutdown {
         /// Who.

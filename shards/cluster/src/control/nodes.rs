@@ -82,6 +82,8 @@ impl Controller {
                 return Planned::Later(Ask::Register { cluster, node });
             }
             (node.draining, node.leaving) = (false, known.leaving);
+            // A life that ended before it was unfenced leaves to the next one what it may have lost.
+            node.lossy |= known.lossy;
         }
         if batch.touched_nodes.contains(&node.node) {
             return Planned::Later(Ask::Register { cluster, node });
@@ -160,14 +162,47 @@ impl Controller {
         Planned::Answered
     }
 
-    pub(super) fn shutdown(&mut self, image: &MetadataImage, asker: Asker) -> Planned {
-        match image.node(asker.node) {
-            Some(node) if node.epoch == asker.epoch && !node.fenced => {
-                self.want_fence(asker.node, asker.epoch);
-                Planned::Later(Ask::Shutdown { asker })
-            }
-            _ => Planned::Now(Answer::Done),
+    /// Nothing is refused, as the node stops in any case: what nobody else can lead stays where it is until then.
+    pub(super) fn controlled_shutdown(
+        &mut self,
+        image: &MetadataImage,
+        batch: &mut Batch,
+        token: Token,
+        asker: Asker,
+    ) -> Planned {
+        let known = image.node(asker.node).filter(|node| node.epoch == asker.epoch && !node.draining);
+        let Some(known) = known else { return Planned::Now(Answer::Done) };
+        if !batch.touched_nodes.insert(asker.node) {
+            return Planned::Later(Ask::ControlledShutdown { asker });
         }
+        let (node, epoch, draining) = (known.node, known.epoch, Some(true));
+        batch.add(&MetadataRecord::NodeChange { node, epoch, fenced: None, draining, leaving: None });
+        batch.answers.push((token, Answer::Done));
+        batch.closed = true;
+        self.tasks.push_back(Task::drain(node));
+        Planned::Answered
+    }
+
+    /// Answered when the node is fenced and nothing counts on it any more: until then its vote may be needed.
+    pub(super) fn shutdown(
+        &mut self,
+        image: &MetadataImage,
+        batch: &mut Batch,
+        token: Token,
+        asker: Asker,
+    ) -> Planned {
+        let Some(node) = image.node(asker.node).filter(|node| node.epoch == asker.epoch) else {
+            return Planned::Now(Answer::Done);
+        };
+        if !node.fenced {
+            self.want_fence(asker.node, asker.epoch);
+        }
+        if !node.fenced || self.tasks.iter().any(|task| task.settles(asker.node)) {
+            return Planned::Later(Ask::Shutdown { asker });
+        }
+        // With what this batch takes from it.
+        batch.answers.push((token, Answer::Done));
+        Planned::Answered
     }
 
     /// The partition, if the asker leads it in this life and epoch.
@@ -197,7 +232,7 @@ impl Controller {
             Ask::Reclaim { asker, key, partition_epoch } => (asker, key, partition_epoch, None),
             _ => return Planned::Now(Answer::Done),
         };
-        self.transfers.remove(&key);
+        self.transferred(key);
         if batch.touched.contains(&key) {
             return Planned::Later(ask);
         }

@@ -156,7 +156,7 @@ impl Controller {
                 Step::Done
             }
             // A process that ended leaves what it wrote to the page cache; only the power takes that (rule S4).
-            (Kind::Suspect, Some(node)) if !node.lossy => Step::Done,
+            (Kind::Suspect, Some(node)) if !node.lossy || self.sabotage.trust_lossy => Step::Done,
             (Kind::Suspect, Some(node)) => self.suspect(image, batch, task, node.node),
             (Kind::Drain, Some(node)) if node.draining => self.drain(now_ns, image, task, node.node, out),
             (Kind::Evacuate, Some(node)) if node.leaving => self.evacuate(image, batch, task, node.node),
@@ -219,17 +219,23 @@ impl Controller {
             if let Some(new) = new {
                 let released =
                     controller.sabotage.always_released || election::leader_is_gone(image, partition);
-                batch.change(key, &old, &new, released);
                 batch.settles = true;
+                // What this batch changes in another way already is looked at when that is applied.
+                return batch.change(key, &old, &new, released);
             }
             true
         })
     }
 
     fn suspect(&mut self, image: &MetadataImage, batch: &mut Batch, task: Task, node: NodeId) -> Step {
+        // Nothing of this may be passed over: the node is unfenced right behind it.
+        if !batch.touched.is_empty() {
+            return Step::More(task.after);
+        }
         self.walk(image, batch, task, |controller, batch, key, partition| {
             let lost = |replica: &Replica| replica.node == node;
-            if !partition.elr().iter().any(lost) {
+            // Of the only replica nobody has more than it has left: whatever was lost, it may lead.
+            if !partition.elr().iter().any(lost) || partition.replicas.len() == 1 {
                 return true;
             }
             let name = image.topic_by_id(key.topic_id).map(|topic| topic.name.as_str());
@@ -298,6 +304,18 @@ impl Controller {
         let (leader_epoch, partition_epoch) = (partition.leader_epoch, partition.partition_epoch);
         out.push(ControlEffect::AskTransfer { from, key, leader_epoch, partition_epoch, to });
         true
+    }
+
+    /// A transfer is through, or nothing came of it. Who empties nodes goes on as soon as many more can begin.
+    pub(super) fn transferred(&mut self, key: PartitionKey) {
+        if self.transfers.remove(&key).is_none() {
+            return;
+        }
+        let left = self.transfers.len();
+        if left == 0 || left == self.config.transfers_max / 2 {
+            let drains = self.tasks.iter_mut().filter(|task| task.kind == Kind::Drain);
+            drains.for_each(|task| task.not_before_ns = 0);
+        }
     }
 
     fn evacuate(&mut self, image: &MetadataImage, batch: &mut Batch, task: Task, node: NodeId) -> Step {

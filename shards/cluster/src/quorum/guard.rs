@@ -1,6 +1,7 @@
 //! What a peer says, held against this node's own log before the crate `raft` sees it: where the crate would end the
 //! process, the message is refused and the process lives.
 
+use pelton_model::NodeId;
 use raft::eraftpb::{Message, MessageType};
 use raft::{RawNode, StateRole};
 
@@ -22,6 +23,17 @@ pub enum Refused {
         "a frame of the quorum is meant for another node; compare the node ids and the addresses in --cluster"
     )]
     OtherNode,
+    /// It says to be of a node that it is not from.
+    #[error(
+        "node {} sends a frame in the name of node {}; it runs a damaged program, or somebody else knows the cluster's secret",
+        is.0, says.0
+    )]
+    OtherSender {
+        /// Whose it says to be.
+        says: NodeId,
+        /// Whose connection it came over.
+        is: NodeId,
+    },
     /// A node that was set up anew speaks under the id of its predecessor.
     #[error(
         "node {0} speaks from another data directory than the one it was registered with; \

@@ -22,7 +22,8 @@ struct Node {
 struct World {
     nodes: BTreeMap<i32, Node>,
     voters: Vec<NodeId>,
-    wire: Vec<(i32, Bytes)>,
+    /// From, to, and the frame.
+    wire: Vec<(i32, i32, Bytes)>,
     prng: Prng,
     lives: u64,
     loss: u64,
@@ -125,7 +126,7 @@ impl World {
         match effect {
             QuorumEffect::Send { to, frame } => {
                 if self.loss == 0 || !self.prng.one_in(self.loss) {
-                    self.wire.push((to.0, frame));
+                    self.wire.push((id, to.0, frame));
                 }
             }
             QuorumEffect::Persist { number, records } => node.written.push_back((number, records)),
@@ -170,9 +171,10 @@ impl World {
                 }
             }
             _ if !self.wire.is_empty() => {
-                let (to, frame) = self.wire.swap_remove(self.prng.below(self.wire.len() as u64) as usize);
+                let at = self.prng.below(self.wire.len() as u64) as usize;
+                let (from, to, frame) = self.wire.swap_remove(at);
                 self.run(to, |quorum, out| {
-                    quorum.receive(&frame, out).unwrap();
+                    quorum.receive(NodeId(from), &frame, out).unwrap();
                 });
             }
             _ => {}
@@ -377,10 +379,22 @@ fn foreign_and_impossible_frames_are_refused() {
     let quorum = world.nodes.get_mut(&follower).unwrap().quorum.as_mut().unwrap();
     quorum.expect_directory(NodeId(leader), directory);
     let mut out = Vec::new();
-    let mut receive = |frame: Bytes| quorum.receive(&frame, &mut out);
+    let mut receive = |frame: Bytes| quorum.receive(NodeId(leader), &frame, &mut out);
     assert_eq!(receive(frame(8, directory, 0)), Err(Refused::OtherCluster));
     assert_eq!(receive(frame(7, 1, 0)), Err(Refused::OtherDirectory(leader as u64)));
     assert_eq!(receive(frame(7, directory, 1 << 40)), Err(Refused::LostOurs(leader as u64)));
     assert_eq!(receive(Bytes::from_static(b"GET / HTTP/1.1\r\n\r\n")), Err(Refused::Malformed));
     assert_eq!(receive(frame(7, directory, 1)), Ok(NodeId(leader)));
+    // Rightly made, but not over the connection of whom it names.
+    let other = NodeId((0..3).find(|id| ![leader, follower].contains(id)).unwrap());
+    let forged = quorum.receive(other, &frame(7, directory, 1), &mut out);
+    assert_eq!(forged, Err(Refused::OtherSender { says: NodeId(leader), is: other }));
+}
+
+#[test]
+fn a_node_that_joins_starts_again_from_a_checkpoint_made_before_it_had_heard_anything() {
+    let quorum = Quorum::new(QuorumConfig::new(NodeId(3), 7, 103), Restored::default(), 1).unwrap();
+    let restored = journal::restore(&quorum.checkpoint(Bytes::new()), &[]).unwrap();
+    assert_eq!((restored.snapshot.index, restored.entries.len()), (0, 0));
+    assert!(Quorum::new(QuorumConfig::new(NodeId(3), 7, 103), restored, 1).is_ok());
 }

@@ -21,6 +21,20 @@ use pelton_shard::{DiskImage, Effect, Event, ReceiveMode, SendPart, ShardMessage
 /// Frames longer than this are received into one exact buffer.
 const EXACT_BYTES: usize = 8192;
 
+/// Chains of stamped messages that have come to their end, in this process.
+pub static STAMPED: AtomicU32 = AtomicU32::new(0);
+
+/// A message that says when it was sent, and how often it is to be sent back.
+fn stamped(to: ShardId, left: u32) -> Effect {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
+    let mut bytes = BytesMut::new();
+    bytes.put_u64(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64);
+    bytes.put_u32(left);
+    Effect::ToShard { to, message: ShardMessage::MetadataSnapshot { snapshot: bytes.freeze() } }
+}
+
 pub struct Fake {
     image: DiskImage,
     me: ShardId,
@@ -99,6 +113,11 @@ impl Fake {
             b'x' => {
                 let to = ShardId(frame.get_u16());
                 out.push(Effect::ToShard { to, message: ShardMessage::WatchFired { id: connection.0 } });
+            }
+            b'y' => {
+                let (to, count) = (ShardId(frame.get_u16()), frame.get_u32());
+                (0..8).for_each(|_| out.push(stamped(to, count)));
+                self.answer(connection, framed(Bytes::new()), out);
             }
             b'z' => {
                 let at = now.after_ms(i64::from(frame.get_u32()));
@@ -254,6 +273,20 @@ impl Core for Fake {
                     if self.partial.contains_key(&ConnectionId(id)) {
                         self.answer(ConnectionId(id), framed(answer), out);
                     }
+                }
+                ShardMessage::MetadataSnapshot { mut snapshot } => {
+                    let (sent_ns, left) = (snapshot.get_u64(), snapshot.get_u32());
+                    assert!(
+                        now.monotonic_ns >= sent_ns,
+                        "the clock was read before the message was taken in"
+                    );
+                    match left {
+                        0 => STAMPED.fetch_add(1, Ordering::SeqCst),
+                        _ => {
+                            out.push(stamped(from, left - 1));
+                            0
+                        }
+                    };
                 }
                 other => panic!("{other:?}"),
             },

@@ -19,6 +19,8 @@ pub(super) struct Follower {
     heard_ns: u64,
     /// Ends and high watermark of the last Ack.
     acked: (Offset, Offset, Offset),
+    /// Where the log begins for clients, as the leader was told last.
+    log_start: Offset,
 }
 
 impl Follower {
@@ -56,7 +58,9 @@ impl Partition {
             return self.acknowledge(true, turn);
         }
         let (heard_ns, acked) = (turn.now_ns, (Offset(-1), Offset(-1), Offset(-1)));
-        self.set_role(Role::Follower(Follower { leader, matched: false, joining: None, heard_ns, acked }));
+        let log_start = Offset(0);
+        let follower = Follower { leader, matched: false, joining: None, heard_ns, acked, log_start };
+        self.set_role(Role::Follower(follower));
         let old_way = self.replicated.as_ref().is_some_and(|r| r.sabotaged(Sabotage::CutToHighWatermark));
         if old_way && self.high_watermark < turn.ends.end {
             return turn.effects.push(Effect::Cut { to: self.high_watermark });
@@ -160,14 +164,14 @@ impl Partition {
     /// that is still to be kept, so not R3's matter.
     fn restart(&mut self, at: Offset, log_start: Offset, turn: &mut Turn) {
         if turn.ends.end < at && at <= log_start {
-            self.high_watermark = self.high_watermark.max(at);
             turn.effects.push(Effect::Restart { at });
         }
     }
 
     /// [`Effect::Cut`] or [`Effect::Restart`] was carried out; `turn` has the log as it is now.
     pub fn handle_cut(&mut self, turn: &mut Turn) {
-        self.high_watermark = self.high_watermark.min(turn.ends.end);
+        // Where a log begins is committed, also where it has just begun anew.
+        self.high_watermark = self.high_watermark.max(turn.ends.log_start).min(turn.ends.end);
         self.rejoin(turn);
     }
 
@@ -194,6 +198,7 @@ impl Partition {
         follower.heard_ns = turn.now_ns;
         if prev_offset < turn.ends.end {
             // Sent twice, or an old question; the answer is the same.
+            self.follow_log_start(log_start, turn);
             self.raise_high_watermark(high_watermark.min(turn.ends.end), turn);
             self.acknowledge(true, turn);
             return false;
@@ -245,6 +250,11 @@ impl Partition {
         if follower.matched && (news || asked) {
             follower.acked = now;
             turn.send(follower.leader, Body::Ack { replica_epoch, written_end, flushed_end, high_watermark });
+        }
+        let log_start = turn.ends.log_start;
+        if follower.matched && (log_start > follower.log_start || (asked && log_start > Offset(0))) {
+            follower.log_start = log_start;
+            turn.send(follower.leader, Body::LogStart { replica_epoch, log_start });
         }
     }
 

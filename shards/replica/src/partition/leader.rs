@@ -29,6 +29,8 @@ pub(super) struct Leader {
     pub(super) start: Offset,
     /// Its end as last seen.
     end: Offset,
+    /// Where it begins for clients, as followers were told last.
+    pub(super) log_start: Offset,
     pub(super) remotes: Vec<Remote>,
     /// Members asked for since the partition epoch last moved: with the committed ISR they are the maximal ISR. A refusal
     /// takes nobody out: a copy of the request may still be under way.
@@ -44,6 +46,7 @@ impl Leader {
             phase: if predecessor_gone { Phase::Active } else { Phase::Activating },
             start: turn.ends.end,
             end: turn.ends.end,
+            log_start: turn.ends.log_start,
             remotes: others.map(|replica| Remote::new(*replica, turn.now_ns)).collect(),
             proposed: Vec::new(),
             proposed_ns: None,
@@ -103,7 +106,7 @@ impl Leader {
             due = due.min(at.saturating_add(settings.retry_ns));
         }
         for remote in &self.remotes {
-            if remote.streaming && remote.behind(self.end, hw, settings) {
+            if remote.streaming && remote.behind(self.end, self.log_start, hw, settings) {
                 due = due.min(remote.moved_ns.saturating_add(settings.retry_ns));
             }
             let member = state.isr_epoch(remote.replica).is_some();

@@ -34,6 +34,8 @@ pub(super) struct Remote {
     /// The stream runs.
     pub(super) streaming: bool,
     pub(super) acked: Option<Acked>,
+    /// Where its log begins for clients, as it said in this life.
+    pub(super) log_start: Offset,
     /// Largest end it ever said was on stable storage, in any life (rule S5).
     pub(super) durable_seen: Offset,
     /// Where the next Append begins.
@@ -59,6 +61,7 @@ impl Remote {
             join: 0,
             streaming: false,
             acked: None,
+            log_start: Offset(0),
             durable_seen: Offset(0),
             next: Offset(0),
             window_bytes: 0,
@@ -85,6 +88,9 @@ impl Remote {
         window: u32,
         now_ns: u64,
     ) {
+        if self.epoch != Some(epoch) {
+            self.log_start = Offset(0);
+        }
         self.epoch = Some(epoch);
         self.join = join;
         self.streaming = true;
@@ -171,10 +177,16 @@ impl Remote {
         self.in_flight.clear();
     }
 
-    /// It has not all there is, or not the high watermark.
-    pub(super) fn behind(&self, log_end: Offset, high_watermark: Offset, settings: &Settings) -> bool {
+    /// It has not all there is, or not the high watermark, or keeps what the leader has let go.
+    pub(super) fn behind(
+        &self,
+        log_end: Offset,
+        log_start: Offset,
+        high_watermark: Offset,
+        settings: &Settings,
+    ) -> bool {
         let Some(acked) = &self.acked else { return true };
         let short = acked.counting(settings).min(acked.written) < log_end;
-        short || acked.high_watermark < high_watermark.min(acked.written)
+        short || self.log_start < log_start || acked.high_watermark < high_watermark.min(acked.written)
     }
 }

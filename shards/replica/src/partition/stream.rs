@@ -72,15 +72,52 @@ impl Partition {
         let Some(r) = &mut self.replicated else { return };
         let settings = r.settings;
         let Role::Leader(leader) = &mut r.role else { return };
+        let log_start = leader.log_start;
         for remote in &mut leader.remotes {
             let due = turn.now_ns >= remote.moved_ns.saturating_add(settings.retry_ns);
-            if remote.streaming && due && remote.behind(turn.ends.end, high_watermark, &settings) {
+            if remote.streaming && due && remote.behind(turn.ends.end, log_start, high_watermark, &settings) {
                 remote.moved_ns = turn.now_ns;
                 let body = append(remote.next, high_watermark, 0, turn);
                 turn.send(remote.replica, body);
             }
         }
         self.feed_all(turn);
+    }
+}
+
+impl Partition {
+    /// The log begins elsewhere for clients: followers hear of it at once, as whoever deletes records waits for them.
+    pub(super) fn tell_log_start(&mut self, turn: &mut Turn) {
+        let high_watermark = self.high_watermark;
+        let Some(Role::Leader(leader)) = self.role_mut() else { return };
+        if leader.log_start >= turn.ends.log_start {
+            return;
+        }
+        leader.log_start = turn.ends.log_start;
+        for remote in leader.remotes.iter_mut().filter(|remote| remote.streaming) {
+            let body = append(remote.next, high_watermark, 0, turn);
+            turn.send(remote.replica, body);
+        }
+    }
+
+    /// A follower says where its log begins for clients.
+    pub(super) fn handle_log_start(&mut self, from: Replica, leader_epoch: LeaderEpoch, body: &Body) {
+        let Body::LogStart { replica_epoch, log_start } = *body else { return };
+        if leader_epoch != self.leader_epoch {
+            return;
+        }
+        let remote = self.leader_mut().and_then(|leader| leader.remote(from));
+        if let Some(remote) = remote.filter(|remote| remote.epoch == Some(replica_epoch)) {
+            remote.log_start = log_start.max(remote.log_start);
+        }
+    }
+
+    /// The log start that no replica for which `lives` is true is behind, as far as this leader knows: Kafka's low watermark.
+    /// `log_start`: its own.
+    pub fn low_watermark(&self, log_start: Offset, lives: impl Fn(Replica) -> bool) -> Offset {
+        let Some(Role::Leader(leader)) = self.replicated.as_ref().map(|r| &r.role) else { return log_start };
+        let others = leader.remotes.iter().filter(|remote| lives(remote.replica));
+        others.map(|remote| remote.log_start).fold(log_start, Offset::min)
     }
 }
 

@@ -9,14 +9,17 @@ use super::{Partition, Role};
 use crate::effect::{Effect, Turn};
 
 impl Partition {
-    /// The controller wants `target` to lead. Cancelled at once if that cannot be now.
+    /// The controller wants `target` to lead. Cancelled at once if that cannot be now: one that has yet to say in this epoch how
+    /// far it is would only be waited for, with nothing appended meanwhile.
     pub fn handle_transfer(&mut self, target: Replica, turn: &mut Turn) {
         let Some(r) = &mut self.replicated else { return };
-        let member = r.state.isr_epoch(target).is_some() && target != r.me.replica;
         let deadline_ns = turn.now_ns.saturating_add(r.settings.transfer_ns);
+        let target_in_sync = r.state.isr.iter().find(|member| member.replica == target && **member != r.me);
+        let Role::Leader(leader) = &r.role else { return };
+        let follows = target_in_sync.is_some_and(|member| r.counting(leader, *member).is_some());
         let Role::Leader(leader) = &mut r.role else { return };
         match leader.phase {
-            Phase::Active if member => {
+            Phase::Active if follows => {
                 leader.phase = Phase::Draining { target, deadline_ns };
                 self.continue_transfer(turn);
             }

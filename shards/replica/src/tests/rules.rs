@@ -62,8 +62,13 @@ pub(super) fn partition(state: &PartitionState, predecessor_gone: bool) -> Parti
 
 /// Both followers of node 0 have everything.
 fn acknowledge(partition: &mut Partition) {
+    acknowledge_to(partition, Offset(10));
+}
+
+/// Both followers of node 0 have so much.
+fn acknowledge_to(partition: &mut Partition, end: Offset) {
     for node in 1..3 {
-        let (replica_epoch, end) = (member(node).epoch, Offset(10));
+        let replica_epoch = member(node).epoch;
         let join = Body::Join { replica_epoch, join: 1, log_end: end, last_epoch: 0, window_bytes: 100 };
         let ack = Body::Ack { replica_epoch, written_end: end, flushed_end: end, high_watermark: Offset(0) };
         for body in [join, ack] {
@@ -199,7 +204,14 @@ fn followers_and_other_lives_refuse_and_a_matched_follower_serves_below_its_high
 #[test]
 fn a_transfer_stops_appends_then_everything_and_a_late_one_is_cancelled() {
     let mut partition = partition(&state(0, 1, 1, &[0, 1, 2]), true);
-    with(&mut partition, |partition, turn| partition.handle_transfer(replica(1), turn));
+    let order = |partition: &mut Partition| {
+        with(partition, |partition, turn| partition.handle_transfer(replica(1), turn)).1
+    };
+    let cancelled = Effect::TransferCancelled { target: replica(1) };
+    assert!(order(&mut partition).contains(&cancelled), "it has not said in this epoch how far it is");
+    assert_eq!(row(&partition, Lease::UNLIMITED).produce, Ok(()));
+    acknowledge_to(&mut partition, Offset(9));
+    order(&mut partition);
     assert_eq!(partition.role(), RoleKind::Draining);
     assert_eq!(row(&partition, Lease::UNLIMITED).produce, Err(NOT_LEADER));
     let mut late = partition.clone();
@@ -210,7 +222,7 @@ fn a_transfer_stops_appends_then_everything_and_a_late_one_is_cancelled() {
         turn.now_ns = 1_000_000_000;
         partition.handle_tick(turn);
     });
-    assert!(effects.contains(&Effect::TransferCancelled { target: replica(1) }), "{effects:?}");
+    assert!(effects.contains(&cancelled), "{effects:?}");
     assert_eq!(late.role(), RoleKind::Active);
 }
 
@@ -239,4 +251,33 @@ fn a_failed_storage_refuses_everything_for_good() {
         partition.handle_metadata(&state(0, 2, 2, &[0, 1, 2]), true, turn)
     });
     assert_eq!(partition.role(), RoleKind::Faulted);
+}
+
+#[test]
+fn the_low_watermark_is_that_of_the_live_and_followers_hear_of_a_new_log_start_at_once() {
+    let mut partition = partition(&state(0, 1, 1, &[0, 1, 2]), true);
+    acknowledge(&mut partition);
+    let epoch = partition.leader_epoch();
+    let ends = LogEnds { log_start: Offset(7), ..ENDS };
+    let (mut effects, epochs) = (Vec::new(), EpochCache::default());
+    let mut turn = Turn { now_ns: 1, lease: Lease::UNLIMITED, ends, epochs: &epochs, effects: &mut effects };
+    partition.handle_progress(&mut turn);
+    let told = |effect: &&Effect| {
+        matches!(effect, Effect::Send { body: Body::Append { log_start: Offset(7), bytes: 0, .. }, .. })
+    };
+    assert_eq!(effects.iter().filter(told).count(), 2);
+    assert_eq!(partition.low_watermark(Offset(7), |_| true), Offset(0));
+    let mut say = |node: usize, replica_epoch, log_start| {
+        let body = Body::LogStart { replica_epoch, log_start };
+        with(&mut partition, |partition, turn| partition.handle_frame(replica(node), epoch, &body, turn));
+        let live = partition.low_watermark(Offset(7), |other| other == replica(1));
+        (live, partition.low_watermark(Offset(7), |_| true))
+    };
+    // Another life of it is not this one.
+    let other = ReplicaEpoch { node_epoch: NodeEpoch(99), shard_epoch: ShardEpoch(0) };
+    assert_eq!(say(1, other, Offset(7)), (Offset(0), Offset(0)));
+    assert_eq!(say(1, member(1).epoch, Offset(7)), (Offset(7), Offset(0)));
+    assert_eq!(say(2, member(2).epoch, Offset(5)), (Offset(7), Offset(5)));
+    assert_eq!(say(2, member(2).epoch, Offset(3)), (Offset(7), Offset(5)), "it does not fall");
+    assert_eq!(say(2, member(2).epoch, Offset(7)), (Offset(7), Offset(7)));
 }

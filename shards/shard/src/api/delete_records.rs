@@ -33,6 +33,7 @@ impl Shard {
                     Some(route) => Ok(PartitionOp::DeleteRecords {
                         key: PartitionKey { topic_id: route.id, partition: partition.partition_index },
                         offset: partition.offset,
+                        timeout_ms: request.timeout_ms,
                     }),
                     None => Err(PartitionAnswer::DeleteRecords {
                         error: ErrorCode::UnknownTopicOrPartition,

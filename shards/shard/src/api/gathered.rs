@@ -2,12 +2,13 @@
 //! leads it, and answered together.
 
 use bytes::Bytes;
-use pelton_log::{CommitPoint, LookupStart, ReadToken};
-use pelton_model::{Now, Offset, PartitionKey, ShardId};
+use pelton_log::{CommitPoint, LookupStart, PartitionSlot, ReadToken};
+use pelton_model::{LeaderEpoch, Now, Offset, PartitionKey, ShardId};
 use pelton_wire::error_code::ErrorCode;
 
 use crate::Shard;
 use crate::api::partition::{PartitionAnswer, PartitionOp};
+use crate::cluster::Sabotage;
 use crate::connection::RequestRef;
 use crate::effect::Effect;
 use crate::message::{RequestId, ShardMessage};
@@ -38,12 +39,17 @@ pub struct LookupWaiter {
     asker: Asker,
 }
 
-/// A DeleteRecords whose fact is not on stable storage yet.
+/// A DeleteRecords that waits: for its fact to be on stable storage, and for the other live replicas to have followed.
 #[derive(Debug)]
 pub struct DeleteWait {
     commit: CommitPoint,
     asker: Asker,
-    answer: PartitionAnswer,
+    slot: PartitionSlot,
+    key: PartitionKey,
+    /// In which it was begun.
+    leader_epoch: LeaderEpoch,
+    offset: i64,
+    due_ns: u64,
 }
 
 impl Shard {
@@ -129,13 +135,46 @@ impl Shard {
         self.tell(now, waiter.asker, answer, out);
     }
 
-    /// The log's stable end has moved: DeleteRecords that waited for it are answered.
+    /// The log's stable end, a replica's log start or the time has moved: DeleteRecords that waited for it are answered.
     pub(crate) fn advance_deletes(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let flushed = self.storage.flushed();
-        while self.delete_waits.front().is_some_and(|wait| wait.commit <= flushed) {
-            if let Some(wait) = self.delete_waits.pop_front() {
-                self.tell(now, wait.asker, wait.answer, out);
+        for wait in std::mem::take(&mut self.delete_waits) {
+            match self.deleted(now, &wait) {
+                Some((error, low_watermark)) => {
+                    let answer = PartitionAnswer::DeleteRecords { error, low_watermark };
+                    self.tell(now, wait.asker, answer, out);
+                }
+                None => self.delete_waits.push_back(wait),
             }
+        }
+    }
+
+    /// When a DeleteRecords is not waited for any more, nanoseconds.
+    pub(crate) fn deletes_deadline(&self) -> Option<u64> {
+        self.delete_waits.iter().map(|wait| wait.due_ns).min()
+    }
+
+    /// What a DeleteRecords that waits is to be answered; none: it waits on. As Kafka's DelayedDeleteRecords, the replicas of
+    /// nodes that live are waited for, whether or not they are in sync.
+    fn deleted(&self, now: Now, wait: &DeleteWait) -> Option<(ErrorCode, i64)> {
+        let low_watermark = match self.partitions.hosted(wait.slot).filter(|hosted| hosted.key == wait.key) {
+            Some(hosted) => {
+                let state = hosted.host.state();
+                if state.leader_epoch() != wait.leader_epoch
+                    || state.check_read(now.monotonic_ns, self.lease()).is_err()
+                {
+                    return Some((ErrorCode::NotLeaderOrFollower, -1));
+                }
+                let (image, alone) = (&self.image, self.sabotaged(Sabotage::DeleteAlone));
+                let lives = |replica| image.is_live(replica) && !alone;
+                state.low_watermark(self.storage.log_start_offset(wait.slot), lives).0
+            }
+            None if self.partitions.local(wait.slot).is_some() => wait.offset,
+            None => return Some((ErrorCode::NotLeaderOrFollower, -1)),
+        };
+        match wait.commit <= self.storage.flushed() && low_watermark >= wait.offset {
+            true => Some((ErrorCode::None, low_watermark)),
+            false if now.monotonic_ns >= wait.due_ns => Some((ErrorCode::RequestTimedOut, low_watermark)),
+            false => None,
         }
     }
 
@@ -152,8 +191,9 @@ impl Shard {
             PartitionOp::ListOffset { timestamp, current_leader_epoch, .. } => {
                 self.list_offset(now, asker, slot, timestamp, current_leader_epoch, out)
             }
-            PartitionOp::DeleteRecords { key, offset } => {
-                self.delete_records(now, asker, slot, key, offset, out)
+            PartitionOp::DeleteRecords { key, offset, timeout_ms } => {
+                let due_ns = now.after_ms(i64::from(timeout_ms.max(0)));
+                self.delete_records(now, asker, (slot, key), offset, due_ns, out)
             }
             PartitionOp::EpochEnd { leader_epoch, current_leader_epoch, .. } => {
                 Some(self.epoch_end(now, slot, leader_epoch, current_leader_epoch))
@@ -219,9 +259,9 @@ impl Shard {
         &mut self,
         now: Now,
         asker: Asker,
-        slot: pelton_log::PartitionSlot,
-        key: PartitionKey,
+        (slot, key): (PartitionSlot, PartitionKey),
         offset: i64,
+        due_ns: u64,
         out: &mut Vec<Effect>,
     ) -> Option<PartitionAnswer> {
         let refuse = |error| Some(PartitionAnswer::DeleteRecords { error, low_watermark: -1 });
@@ -234,18 +274,20 @@ impl Shard {
             // Only compaction may take records out of such a topic.
             return refuse(ErrorCode::PolicyViolation);
         }
+        let leader_epoch = local.state.leader_epoch();
         let high_watermark = self.high_watermark(slot);
         let offset = if offset == -1 { high_watermark } else { offset };
         let log_start_offset = self.storage.log_start_offset(slot).0;
         if offset < 0 || offset > high_watermark {
             return refuse(ErrorCode::OffsetOutOfRange);
         }
-        let low_watermark = offset.max(log_start_offset);
-        let answer = PartitionAnswer::DeleteRecords { error: ErrorCode::None, low_watermark };
-        if offset <= log_start_offset {
-            return Some(answer);
+        if offset <= log_start_offset && self.partitions.local(slot).is_some() {
+            let low_watermark = log_start_offset;
+            return Some(PartitionAnswer::DeleteRecords { error: ErrorCode::None, low_watermark });
         }
         let commit = match self.partitions.local_mut(slot) {
+            // It is done here; others may have yet to follow.
+            _ if offset <= log_start_offset => self.storage.flushed(),
             Some(local) => {
                 local.epochs.truncate_from_start(Offset(offset));
                 self.storage.set_log_start_offset(slot, Offset(offset))
@@ -255,8 +297,14 @@ impl Shard {
                 None => return refuse(ErrorCode::NotLeaderOrFollower),
             },
         };
-        self.delete_waits.push_back(DeleteWait { commit, asker, answer });
-        None
+        let wait = DeleteWait { commit, asker, slot, key, leader_epoch, offset, due_ns };
+        match self.deleted(now, &wait) {
+            Some((error, low_watermark)) => Some(PartitionAnswer::DeleteRecords { error, low_watermark }),
+            None => {
+                self.delete_waits.push_back(wait);
+                None
+            }
+        }
     }
 
     /// Where an operation is done: by the leader, or by the replica of this node that can do it as well.

@@ -28,6 +28,7 @@ pub mod partition;
 mod plan;
 pub mod produce;
 pub mod reassignments;
+pub mod refuse;
 #[cfg(test)]
 mod tests;
 pub mod unregister_broker;

@@ -11,8 +11,9 @@ use pelton_wire::error_code::ErrorCode;
 pub enum PartitionOp {
     /// ListOffsets: a time, or one of the special times -1 … -5.
     ListOffset { key: PartitionKey, timestamp: i64, current_leader_epoch: i32 },
-    /// DeleteRecords: forget records below `offset`; -1 = below the high watermark.
-    DeleteRecords { key: PartitionKey, offset: i64 },
+    /// DeleteRecords: forget records below `offset`; -1 = below the high watermark. Live replicas are waited for so long,
+    /// milliseconds.
+    DeleteRecords { key: PartitionKey, offset: i64, timeout_ms: i32 },
     /// OffsetForLeaderEpoch (KIP-101, KIP-320).
     EpochEnd { key: PartitionKey, leader_epoch: i32, current_leader_epoch: i32 },
     /// DescribeProducers (KIP-664), of any replica.

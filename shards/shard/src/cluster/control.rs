@@ -6,6 +6,7 @@ use pelton_cluster::control::asks::{Answer, Ask};
 use pelton_cluster::node_message::PLAN_BYTES_MAX;
 use pelton_cluster::record::MetadataRecord;
 use pelton_model::Now;
+use pelton_wire::error_code::ErrorCode;
 
 use super::member::Asked;
 use crate::Shard;
@@ -47,6 +48,10 @@ impl Planning {
     /// Who asked.
     pub(super) fn origin(&self) -> ControlOrigin {
         self.origin
+    }
+
+    fn is_frame(&self) -> bool {
+        self.request.first() == Some(&FRAME)
     }
 }
 
@@ -96,8 +101,8 @@ impl Shard {
         let give_up_ns = now.monotonic_ns.saturating_add(GIVE_UP_NS);
         let planning = Planning { origin, request: encode(request), give_up_ns };
         if planning.request.len() > PLAN_BYTES_MAX {
-            let why = format!("the request has over {PLAN_BYTES_MAX} bytes; ask for less at a time");
-            return self.refuse_control(now, origin, why, out);
+            let why = format!("The request has over {PLAN_BYTES_MAX} bytes; ask for less at a time.");
+            return self.refuse_control(now, origin, request, (ErrorCode::PolicyViolation, why), out);
         }
         self.ask_plan(now, planning, out);
     }
@@ -107,14 +112,31 @@ impl Shard {
         self.ask_member(now, Asked::Plan(planning), ask, out);
     }
 
-    /// This node is the controller: what a request comes to. One that cannot be read comes to nothing.
+    /// This node is the controller: what a request comes to. One that cannot be read comes to nothing, and so does one whose
+    /// answer would be too long for a frame between nodes.
     pub(super) fn plan_for_cluster(&mut self, now: Now, request: &Bytes) -> (Vec<MetadataRecord>, Bytes) {
         let Some(request) = decode(request.clone()) else { return (Vec::new(), Bytes::new()) };
         let plan = self.plan_control(now, &request);
+        if plan.response.len() > PLAN_BYTES_MAX {
+            return (Vec::new(), Bytes::new());
+        }
         for begins in plan.begins.into_iter().take(BEGINS_MAX) {
             self.begin(now, begins);
         }
         (plan.records, plan.response)
+    }
+
+    fn refuse_planning(
+        &mut self,
+        now: Now,
+        planning: &Planning,
+        error: ErrorCode,
+        why: String,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(request) = decode(planning.request.clone()) {
+            self.refuse_control(now, planning.origin, &request, (error, why), out);
+        }
     }
 
     /// The controller has answered.
@@ -126,6 +148,12 @@ impl Shard {
         out: &mut Vec<Effect>,
     ) {
         match answer {
+            // Every request of a client has an answer.
+            Answer::Planned { response, .. } if response.is_empty() && planning.is_frame() => {
+                let why =
+                    format!("The answer would have over {PLAN_BYTES_MAX} bytes; ask for less at a time.");
+                self.refuse_planning(now, &planning, ErrorCode::PolicyViolation, why, out);
+            }
             Answer::Planned { index, response } => {
                 if self.wait_for_election(now, &planning, &response) {
                     self.look_at_elections(now, out);
@@ -134,7 +162,9 @@ impl Shard {
                 }
                 self.finish_answered(now, out);
             }
-            Answer::Refused((_, why)) => self.refuse_control(now, planning.origin, why, out),
+            Answer::Refused((_, why)) => {
+                self.refuse_planning(now, &planning, ErrorCode::PolicyViolation, why, out);
+            }
             _ => {
                 if let Some(seat) = self.cluster.as_mut().and_then(|cluster| cluster.seat.as_mut()) {
                     seat.again.push((now.monotonic_ns + AGAIN_NS, planning));
@@ -178,8 +208,8 @@ impl Shard {
         seat.again = waits;
         for planning in lost.into_iter().chain(due.into_iter().map(|(_, planning)| planning)) {
             if now.monotonic_ns >= planning.give_up_ns {
-                let why = "the cluster has no controller that could decide".to_string();
-                self.refuse_control(now, planning.origin, why, out);
+                let why = "No controller of the cluster has decided in time.".to_string();
+                self.refuse_planning(now, &planning, ErrorCode::RequestTimedOut, why, out);
             } else {
                 self.ask_plan(now, planning, out);
             }

@@ -65,6 +65,17 @@ impl Shard {
         hosted.collect()
     }
 
+    /// The shard's lease holds at this instant.
+    pub fn holds_lease(&self, now: Now) -> bool {
+        self.lease().valid(now.monotonic_ns)
+    }
+
+    /// This node leads the quorum. Shard 0 knows.
+    pub fn leads_quorum(&self) -> bool {
+        let seat = self.cluster.as_ref().and_then(|cluster| cluster.seat.as_ref());
+        seat.is_some_and(|seat| seat.member.leader() == Some(self.config.node_id))
+    }
+
     /// This shard's lease; a single node needs none.
     pub(crate) fn lease(&self) -> Lease {
         self.cluster.as_ref().map_or(Lease::UNLIMITED, |cluster| cluster.lease())

@@ -13,8 +13,9 @@ use pelton_cluster::quorum::journal::{restore, snapshot_records, state_records};
 use pelton_cluster::quorum::{QuorumConfig, bootstrap};
 use pelton_cluster::record::decode_records;
 use pelton_log::CommitPoint;
-use pelton_model::{BrokerConfig, NodeEpoch, NodeId, Now, PartitionEpoch, PartitionKey, Replica, ShardId};
+use pelton_model::{BrokerConfig, NodeId, Now, PartitionEpoch, PartitionKey, Replica, ShardId};
 
+use super::pulse::Pulses;
 use super::{ClusterConfig, cluster_number};
 use crate::Shard;
 use crate::control::{Begins, CONTROLLER, ControlOrigin};
@@ -32,6 +33,8 @@ pub(super) enum Asked {
     HandedOver(PartitionKey, PartitionEpoch),
     /// A change of metadata for a client.
     Plan(super::control::Planning),
+    /// That this node has stopped serving.
+    Farewell,
     /// Nobody.
     Nobody,
 }
@@ -55,12 +58,14 @@ pub(super) struct MemberSeat {
     next_token: Token,
     /// ISRs that shards want, since the last turn.
     proposals: Vec<(ShardId, IsrChange)>,
-    /// Lease, released changes and life as the shards know them.
-    told: (u64, u64, Option<NodeEpoch>),
+    /// Whether the other shards work, and what they know of the lease.
+    pub(super) pulses: Pulses,
     /// Answers that wait until all shards of the node have applied the change.
     pub(super) answered: Vec<(u64, ControlOrigin, Bytes)>,
     /// Requests that are to be asked again, and when.
     pub(super) again: Vec<(u64, super::control::Planning)>,
+    /// The node is to stop.
+    pub(super) leaving: Option<super::stop::Leaving>,
 }
 
 impl MemberSeat {
@@ -112,9 +117,10 @@ impl MemberSeat {
             asked: BTreeMap::new(),
             next_token: 0,
             proposals: Vec::new(),
-            told: (0, 0, None),
+            pulses: Pulses::new(broker.shards, config.lease.ttl_ns()),
             answered: Vec::new(),
             again: Vec::new(),
+            leaving: None,
         })
     }
 
@@ -128,23 +134,24 @@ impl MemberSeat {
         self.started.then_some(self.tick_ns)
     }
 
-    /// All shards of the node follow the metadata up to here.
+    /// All shards of the node that work follow the metadata up to here.
     pub(super) fn followed(&self) -> u64 {
-        self.follows.iter().copied().min().unwrap_or(0)
+        let work = self.follows.iter().enumerate().filter(|(shard, _)| !self.pulses.is_stuck(*shard));
+        work.map(|(_, index)| *index).min().unwrap_or(0)
     }
 
-    fn asker(&self, node: NodeId) -> Option<Asker> {
+    pub(super) fn asker(&self, node: NodeId) -> Option<Asker> {
         self.member.lease().epoch().map(|epoch| Asker { node, epoch })
     }
 }
 
 impl Shard {
-    fn seat_mut(&mut self) -> Option<&mut MemberSeat> {
+    pub(super) fn seat_mut(&mut self) -> Option<&mut MemberSeat> {
         self.cluster.as_mut()?.seat.as_deref_mut()
     }
 
     /// Gives the member an event, and performs what follows.
-    fn with_member(
+    pub(super) fn with_member(
         &mut self,
         now: Now,
         out: &mut Vec<Effect>,
@@ -254,32 +261,22 @@ impl Shard {
         }
     }
 
-    /// The shards hear of another lease, or of predecessors that are gone.
-    fn spread_lease(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let Some(seat) = self.seat_mut() else { return };
-        let keeper = seat.member.lease();
-        let (until_ns, released, epoch) = (keeper.until_ns(), keeper.released(), keeper.epoch());
-        if seat.told == (until_ns, released, epoch) {
-            return;
-        }
-        seat.told = (until_ns, released, epoch);
-        for shard in (1..self.config.shards).map(ShardId) {
-            let message = ShardMessage::Lease { until_ns, released, epoch };
-            out.push(Effect::ToShard { to: shard, message });
-        }
-        self.apply_lease(now, until_ns, released, epoch, out);
-    }
-
     /// A frame of another node's member has come.
-    pub(crate) fn handle_member_frame(&mut self, now: Now, bytes: &[u8], out: &mut Vec<Effect>) {
+    pub(crate) fn handle_member_frame(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        bytes: &[u8],
+        out: &mut Vec<Effect>,
+    ) {
         let mut taken = None;
         self.with_member(now, out, |member, now_ns, effects| {
-            taken = Some(member.receive(now_ns, bytes, effects));
+            taken = Some(member.receive(now_ns, from, bytes, effects));
         });
         match taken {
             Some(Ok(from)) => self.note_contact(now, from),
             Some(Err(refused)) => {
-                self.log_error(out, format!("a frame of another node is refused: {refused:?}"));
+                self.log_error(out, format!("a frame of node {} is refused: {refused}", from.0));
             }
             None => {}
         }
@@ -308,6 +305,7 @@ impl Shard {
             matches!(asked, Asked::Plan(_)) || now.monotonic_ns < at.saturating_add(FORGET_NS)
         });
         self.with_member(now, out, |member, now_ns, effects| member.advance(now_ns, effects));
+        self.attest_shards(now, out);
         self.ask_again(now, out);
     }
 
@@ -332,6 +330,7 @@ impl Shard {
             let rest = proposals.split_off(proposals.len().min(ISR_CHANGES_MAX));
             self.ask_isr(now, std::mem::replace(&mut proposals, rest), out);
         }
+        self.go_on_leaving(now, out);
         // Replies of the log may have come without an event of the member's.
         self.perform_member(now, out);
     }
@@ -384,6 +383,11 @@ impl Shard {
                 let ask = Ask::Reclaim { asker, key, partition_epoch };
                 self.ask_member(now, Asked::Nobody, ask, out);
             }
+            (Asked::Farewell, answer) => {
+                if let Some(leaving) = self.seat_mut().and_then(|seat| seat.leaving.as_mut()) {
+                    leaving.answered(answer == Answer::Done);
+                }
+            }
             // A leader repeats what it has not seen happen.
             (Asked::Isr(_) | Asked::HandedOver(..) | Asked::Nobody, _) => {}
         }
@@ -402,8 +406,17 @@ impl Shard {
             ShardMessage::Peer { head, batches } => {
                 self.handle_peer_frame(now, Replica { node, shard: from }, &head, &batches, out);
             }
-            ShardMessage::Lease { until_ns, released, epoch } => {
+            ShardMessage::Lease { until_ns, released, epoch, ping_ns } => {
                 self.apply_lease(now, until_ns, released, epoch, out);
+                if ping_ns > 0 {
+                    let message = ShardMessage::Works { ping_ns };
+                    out.push(Effect::ToShard { to: CONTROLLER, message });
+                }
+            }
+            ShardMessage::Works { ping_ns } => {
+                if let Some(seat) = self.seat_mut() {
+                    seat.pulses.answered(from, ping_ns);
+                }
             }
             ShardMessage::ProposeIsr { change } => {
                 if let Some(seat) = self.seat_mut() {
@@ -421,19 +434,14 @@ impl Shard {
                 let ask = Ask::HandedOver { asker, key, partition_epoch, to };
                 self.ask_member(now, Asked::HandedOver(key, partition_epoch), ask, out);
             }
+            ShardMessage::StopServing => self.stop_serving(now, out),
             ShardMessage::ShardFailed => {
-                let Some(asker) = self.seat_mut().and_then(|seat| seat.asker(node)) else { return };
-                let ask = Ask::ShardRestarted { asker, shard: from, online: false };
-                self.ask_member(now, Asked::Nobody, ask, out);
+                if let Some(seat) = self.seat_mut() {
+                    seat.pulses.failed(from);
+                }
+                self.attest_shards(now, out);
             }
             _ => {}
         }
-    }
-
-    /// Every shard of the node has stopped serving: the controller need not wait for the lease to end (rule L6).
-    pub(crate) fn leave_cluster(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let node = self.config.node_id;
-        let Some(asker) = self.seat_mut().and_then(|seat| seat.asker(node)) else { return };
-        self.ask_member(now, Asked::Nobody, Ask::Shutdown { asker }, out);
     }
 }

@@ -16,17 +16,57 @@ pub enum Sabotage {
     LoadEarly,
     /// A coordinator goes on in the next leadership.
     KeepSeat,
+    /// A node that stops hands nothing over.
+    StopAtOnce,
+    /// A node that stops goes on leading the quorum.
+    KeepQuorum,
+    /// A node that stops does not say so.
+    LeaveUnsaid,
+    /// The lease of a shard is the node's, whether or not the shard answers.
+    ForgetPing,
+    /// DeleteRecords is answered when the leader is done.
+    DeleteAlone,
+    /// The controller trusts a node with what the power may have taken from it.
+    TrustLossy,
+    /// It waits a third of what it must before it counts a lease as ended.
+    ShortWait,
+    /// It says of every leader it replaces that it is gone.
+    AlwaysReleased,
+    /// It lets whoever is alive lead.
+    ElectAnyone,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Sabotage; 5] = [
+    pub const ALL: [Sabotage; 14] = [
         Sabotage::ForgetLease,
         Sabotage::SettleAtOnce,
         Sabotage::DropUnnamed,
         Sabotage::LoadEarly,
         Sabotage::KeepSeat,
+        Sabotage::StopAtOnce,
+        Sabotage::KeepQuorum,
+        Sabotage::LeaveUnsaid,
+        Sabotage::ForgetPing,
+        Sabotage::DeleteAlone,
+        Sabotage::TrustLossy,
+        Sabotage::ShortWait,
+        Sabotage::AlwaysReleased,
+        Sabotage::ElectAnyone,
     ];
+
+    /// The controller's share.
+    #[cfg(feature = "sabotage")]
+    pub(super) fn control(self) -> pelton_cluster::control::ControlSabotage {
+        let mut control = pelton_cluster::control::ControlSabotage {
+            trust_lossy: self == Sabotage::TrustLossy,
+            always_released: self == Sabotage::AlwaysReleased,
+            elect_anyone: self == Sabotage::ElectAnyone,
+            ..Default::default()
+        };
+        control.sessions.short_wait = self == Sabotage::ShortWait;
+        control
+    }
 }
 
 impl Cluster {

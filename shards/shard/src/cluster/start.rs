@@ -35,7 +35,8 @@ impl Shard {
                 let seat = MemberSeat::new(&shard.config, cluster, snapshot.as_ref(), &records, seed);
                 #[cfg(feature = "sabotage")]
                 let seat = seat.map(|mut seat| {
-                    seat.member.set_sabotage(cluster.below.control, cluster.below.quorum);
+                    let control = cluster.sabotage.map_or(cluster.below.control, |fault| fault.control());
+                    seat.member.set_sabotage(control, cluster.below.quorum);
                     seat
                 });
                 Some(seat.map_err(StartError::Metadata)?)

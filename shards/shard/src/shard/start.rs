@@ -124,6 +124,7 @@ impl Shard {
             stopping: false,
             drained: false,
             others_drained: BTreeSet::new(),
+            parted: false,
             log_stopping: false,
             stopped: false,
             next_id: 0,

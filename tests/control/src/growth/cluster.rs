@@ -92,7 +92,8 @@ pub struct Cluster {
     sequence: u64,
     token: Token,
     stable: VecDeque<u64>,
-    queue: VecDeque<(NodeId, Bytes)>,
+    /// From, to, and the frame.
+    queue: VecDeque<(NodeId, NodeId, Bytes)>,
     answers: BTreeMap<Token, Answer>,
     count: Count,
 }
@@ -166,7 +167,7 @@ impl Cluster {
                 let (node, epoch) = (NodeId(*id), scene::epoch(*id as usize));
                 let renewal = Renewal { node, epoch, sequence: self.sequence, applied: quorum.applied() };
                 let frame = node_message::encode(CLUSTER, node, CONTROLLER, &NodeMessage::Renew(renewal));
-                self.queue.extend(frame.into_iter().map(|frame| (CONTROLLER, frame)));
+                self.queue.extend(frame.into_iter().map(|frame| (node, CONTROLLER, frame)));
             }
         }
         self.settle();
@@ -189,7 +190,7 @@ impl Cluster {
     /// A request of another node.
     pub fn ask_from(&mut self, from: NodeId, ask: Ask) {
         let frame = node_message::encode(CLUSTER, from, CONTROLLER, &NodeMessage::Ask(1, ask));
-        self.queue.push_back((CONTROLLER, frame.expect("a request of nodes")));
+        self.queue.push_back((from, CONTROLLER, frame.expect("a request of nodes")));
         self.settle();
     }
 
@@ -200,7 +201,7 @@ impl Cluster {
         self.count.cpu += began.elapsed();
         for effect in out {
             match effect {
-                MemberEffect::Send { to, frame } => self.queue.push_back((to, frame)),
+                MemberEffect::Send { to, frame } => self.queue.push_back((CONTROLLER, to, frame)),
                 MemberEffect::Persist { number, .. } => self.stable.push_back(number),
                 MemberEffect::Changed { payload, .. } => {
                     self.count.entries += 1;
@@ -221,19 +222,19 @@ impl Cluster {
         loop {
             if let Some(number) = self.stable.pop_front() {
                 self.tell(|member, now, out| member.persisted(now, number, out));
-            } else if let Some((to, frame)) = self.queue.pop_front() {
-                self.deliver(to, &frame);
+            } else if let Some((from, to, frame)) = self.queue.pop_front() {
+                self.deliver(from, to, &frame);
             } else {
                 return;
             }
         }
     }
 
-    fn deliver(&mut self, to: NodeId, frame: &Bytes) {
+    fn deliver(&mut self, from: NodeId, to: NodeId, frame: &Bytes) {
         self.note(frame);
         if to == CONTROLLER {
             self.tell(|member, now, out| {
-                member.receive(now, frame, out).expect("a frame of ours");
+                member.receive(now, from, frame, out).expect("a frame of ours");
             });
             return;
         }
@@ -242,11 +243,11 @@ impl Cluster {
             return;
         }
         let mut effects = Vec::new();
-        quorum.receive(frame, &mut effects).expect("a frame of ours");
+        quorum.receive(from, frame, &mut effects).expect("a frame of ours");
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
             match effect {
-                QuorumEffect::Send { to, frame } => self.queue.push_back((to, frame)),
+                QuorumEffect::Send { to: back, frame } => self.queue.push_back((to, back, frame)),
                 QuorumEffect::Persist { number, .. } => {
                     let mut more = Vec::new();
                     quorum.persisted(number, &mut more);

@@ -8,9 +8,11 @@ use pelton_wire::compression::Codec;
 use pelton_wire::messages::{self as m, KafkaString, decode_response, encode_request};
 use pelton_wire::records::BatchBuilder;
 
+use super::churn::Churn;
 use super::node::place_of_port;
 use super::register::Register;
-use super::{Judges, MS, NODES, Place, What, World};
+use super::trim::Trim;
+use super::{COPIES, Judges, MS, Place, What, World};
 use crate::client::{fetch_body, next_frame, offset_body, payload};
 
 /// Longest time a client waits for an answer before it hangs up.
@@ -37,6 +39,12 @@ pub enum Task {
     Group(Register),
     /// Wants this topic.
     Create { configs: Vec<(&'static str, String)>, partitions: i32, created: bool },
+    /// Sets `min.insync.replicas` so many times.
+    Alter { goal: u64, done: u64 },
+    /// Makes a topic, uses it, deletes it, and again.
+    Churn(Churn),
+    /// Deletes records.
+    Trim(Trim),
 }
 
 enum Asked {
@@ -95,6 +103,9 @@ impl Client {
             Task::Latest { goal, answers, .. } => answers >= goal,
             Task::Group(register) => register.is_done(),
             Task::Create { created, .. } => *created,
+            Task::Alter { goal, done } => done >= goal,
+            Task::Churn(churn) => churn.is_done(),
+            Task::Trim(trim) => trim.is_done(),
         }
     }
 
@@ -112,6 +123,9 @@ impl Client {
             }
             Task::Group(register) => register.text(),
             Task::Create { .. } => "wants its topic".to_string(),
+            Task::Alter { goal, done } => format!("altered {done} of {goal}"),
+            Task::Churn(churn) => churn.text(),
+            Task::Trim(trim) => trim.text(),
         };
         format!("client {} of {} {what}, leader {:?}, last: {}", self.id, self.topic, self.leader, self.last)
     }
@@ -146,35 +160,7 @@ impl Client {
             return (Asked::Metadata, 9, encoded(ApiKey::Metadata, 9, id, &body));
         }
         match &mut self.task {
-            Task::Produce { partition, acks, done, records, size_bytes, base_sequence, .. } => {
-                if *records == 0 {
-                    *records = 1 + prng.below(3) as i32;
-                    *size_bytes = if prng.one_in(6) { prng.below(9_000) } else { prng.below(300) } as usize;
-                }
-                judges.records.sent(self.id, *done, *records, self.topic, *partition, now_ms);
-                let mut builder =
-                    BatchBuilder::new(Codec::None).producer(1000 + i64::from(self.id), 0, *base_sequence);
-                for index in 0..*records {
-                    let value = vec![*done as u8; *size_bytes];
-                    builder.add(now_ms, Some(&payload(self.id, *done, index)), Some(&value), &[]);
-                }
-                let records = Bytes::from(builder.build().expect("a batch we build"));
-                let body = m::ProduceRequestData {
-                    acks: *acks,
-                    timeout_ms: 2_000,
-                    topic_data: vec![m::produce_request::TopicProduceData {
-                        name: KafkaString::from_static(self.topic),
-                        partition_data: vec![m::produce_request::PartitionProduceData {
-                            index: *partition,
-                            records: Some(records),
-                            ..Default::default()
-                        }],
-                        ..Default::default()
-                    }],
-                    ..Default::default()
-                };
-                (Asked::Task, 9, encoded(ApiKey::Produce, 9, id, &body))
-            }
+            Task::Produce { .. } => (Asked::Task, 9, self.produce(prng, id, now_ms, judges)),
             Task::Read { partition, next, .. } => {
                 let body = fetch_body(self.topic, *partition, *next, prng);
                 (Asked::Task, 11, encoded(ApiKey::Fetch, 11, id, &body))
@@ -192,7 +178,53 @@ impl Client {
                 let body = create_body(self.topic, configs, *partitions);
                 (Asked::Task, 5, encoded(ApiKey::CreateTopics, 5, id, &body))
             }
+            Task::Alter { done, .. } => {
+                let body = alter_body(self.topic, 1 + *done % 2);
+                (Asked::Task, 1, encoded(ApiKey::IncrementalAlterConfigs, 1, id, &body))
+            }
+            Task::Churn(churn) => {
+                let (version, frame) = churn.next(self.topic, self.id, id, now_ms);
+                (Asked::Task, version, frame)
+            }
+            Task::Trim(trim) => {
+                let (version, frame) = trim.next(self.topic, id, judges);
+                (Asked::Task, version, frame)
+            }
         }
+    }
+
+    fn produce(&mut self, prng: &mut Prng, id: i32, now_ms: i64, judges: &mut Judges) -> Vec<u8> {
+        let Task::Produce { partition, acks, done, records, size_bytes, base_sequence, .. } = &mut self.task
+        else {
+            return Vec::new();
+        };
+        if *records == 0 {
+            *records = 1 + prng.below(3) as i32;
+            *size_bytes = if prng.one_in(6) { prng.below(9_000) } else { prng.below(300) } as usize;
+        }
+        judges.records.sent(self.id, *done, *records, self.topic, *partition, now_ms);
+        let mut builder =
+            BatchBuilder::new(Codec::None).producer(1000 + i64::from(self.id), 0, *base_sequence);
+        for index in 0..*records {
+            let value = vec![*done as u8; *size_bytes];
+            builder.add(now_ms, Some(&payload(self.id, *done, index)), Some(&value), &[]);
+        }
+        let records = Bytes::from(builder.build().expect("a batch we build"));
+        let body = m::ProduceRequestData {
+            acks: *acks,
+            timeout_ms: 2_000,
+            topic_data: vec![m::produce_request::TopicProduceData {
+                name: KafkaString::from_static(self.topic),
+                partition_data: vec![m::produce_request::PartitionProduceData {
+                    index: *partition,
+                    records: Some(records),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        encoded(ApiKey::Produce, 9, id, &body)
     }
 
     fn answer(&mut self, frame: Bytes, judges: &mut Judges) -> Result<Next, String> {
@@ -221,11 +253,33 @@ impl Client {
                 match code {
                     // Done, or done by an earlier request whose answer was lost.
                     0 | 36 => *created = true,
-                    // Not enough nodes are there yet.
-                    38 => return Ok(Next::Again),
+                    // Not enough nodes are there yet, or nobody has decided.
+                    7 | 38 => return Ok(Next::Again),
                     code => return Err(format!("create topic {}: error {code}", self.topic)),
                 }
                 Ok(Next::On)
+            }
+            (Asked::Task, Task::Alter { done, .. }) => {
+                let body: m::IncrementalAlterConfigsResponseData =
+                    decoded(ApiKey::IncrementalAlterConfigs, version, frame)?;
+                let code = body.responses.first().map_or(-1, |resource| resource.error_code);
+                self.last = format!("alter {code}");
+                match code {
+                    0 => *done += 1,
+                    7 => {}
+                    code => return Err(format!("alter {}: error {code}", self.topic)),
+                }
+                Ok(Next::Again)
+            }
+            (Asked::Task, Task::Churn(churn)) => {
+                let next = churn.answered(version, frame, judges);
+                self.last = churn.text();
+                next
+            }
+            (Asked::Task, Task::Trim(trim)) => {
+                let next = trim.answered(version, frame, judges);
+                self.last = trim.text();
+                next
             }
             (Asked::Task, Task::Produce { .. }) => self.produced(version, frame, judges),
             (Asked::Task, Task::Read { .. }) => self.fetched(version, frame, judges),
@@ -240,6 +294,8 @@ impl Client {
             Task::Produce { partition, .. }
             | Task::Read { partition, .. }
             | Task::Latest { partition, .. } => *partition,
+            Task::Churn(churn) if churn.wants_leader() => 0,
+            Task::Trim(_) => 0,
             // Any broker takes it.
             _ => {
                 self.leader = body.brokers.first().map(|broker| place_of_port(broker.port));
@@ -339,8 +395,24 @@ impl Client {
     }
 }
 
-/// A topic with a replica on each node.
-fn create_body(
+fn alter_body(topic: &'static str, min_insync_replicas: u64) -> m::IncrementalAlterConfigsRequestData {
+    let config = m::incremental_alter_configs_request::AlterableConfig {
+        name: KafkaString::from_static("min.insync.replicas"),
+        config_operation: 0,
+        value: Some(KafkaString::from(min_insync_replicas.to_string())),
+        ..Default::default()
+    };
+    let resource = m::incremental_alter_configs_request::AlterConfigsResource {
+        resource_type: 2,
+        resource_name: KafkaString::from_static(topic),
+        configs: vec![config],
+        ..Default::default()
+    };
+    m::IncrementalAlterConfigsRequestData { resources: vec![resource], ..Default::default() }
+}
+
+/// A topic with three replicas of each partition.
+pub fn create_body(
     topic: &'static str,
     configs: &[(&'static str, String)],
     num_partitions: i32,
@@ -354,7 +426,7 @@ fn create_body(
         topics: vec![m::CreatableTopic {
             name: KafkaString::from_static(topic),
             num_partitions,
-            replication_factor: NODES as i16,
+            replication_factor: COPIES as i16,
             configs: configs.iter().map(config).collect(),
             ..Default::default()
         }],
@@ -403,7 +475,7 @@ impl World {
             Some(place) => place,
             None => {
                 let shards = u64::from(self.nodes[0].config.shards);
-                (self.prng.below(NODES as u64) as usize, self.prng.below(shards) as u16)
+                (self.prng.below(self.nodes.len() as u64) as usize, self.prng.below(shards) as u16)
             }
         };
         if let Some((id, place)) = self.clients[index].connection

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use pelton_cluster::lease::LeaseConfig;
 use pelton_cluster::record::{Endpoint, NodeRegistration, ShardRegistration};
-use pelton_model::{BrokerConfig, ClusterId, ListenerMode, NodeEpoch, NodeId, Prng, ShardEpoch, ShardId};
+use pelton_model::{
+    BrokerConfig, ClusterId, ListenerMode, NodeEpoch, NodeId, Now, Prng, ShardEpoch, ShardId,
+};
 use pelton_replica::effect::Settings;
 use pelton_shard::{CLIENT_ENDPOINT, ClusterConfig, DiskImage, Effect, Event, Shard};
 use uuid::Uuid;
 
-use super::{Fault, MS, NODES, Place, SECOND, What, World, replica};
+use super::{EPOCH_MS, Fault, MS, Place, SECOND, What, World, replica};
 use crate::disk::{Crash, Disk, Operation};
 
 /// Port of shard 0 of node 0 for clients; each node has ten.
@@ -22,12 +24,57 @@ pub fn place_of_port(port: i32) -> Place {
     (at / 10, (at % 10) as u16)
 }
 
+/// The clocks of a node: none shows the same as another's, nor runs quite as fast.
+pub struct Clock {
+    /// When the machine started, and what its clock showed then.
+    booted_ns: u64,
+    began_ns: u64,
+    /// Too fast by so much, parts in a million.
+    drift_ppm: i64,
+    /// Its wall clock is ahead, milliseconds.
+    pub ahead_ms: i64,
+}
+
+impl Clock {
+    fn new(prng: &mut Prng) -> Clock {
+        // Leases reckon with one percent.
+        let drift_ppm = prng.below(19_001) as i64 - 9_500;
+        Clock { booted_ns: 0, began_ns: prng.below(1_000 * SECOND), drift_ppm, ahead_ms: 0 }
+    }
+
+    /// What it shows.
+    pub fn now(&self, real_ns: u64) -> Now {
+        let up_ns = u128::from(real_ns - self.booted_ns) * (1_000_000 + self.drift_ppm) as u128 / 1_000_000;
+        let wall_ms = EPOCH_MS + (real_ns / MS) as i64 + self.ahead_ms;
+        Now { monotonic_ns: self.began_ns + up_ns as u64 + 1, wall_ms }
+    }
+
+    /// When it will show this.
+    fn real_ns(&self, shown_ns: u64) -> u64 {
+        let up_ns = u128::from(shown_ns.saturating_sub(self.began_ns + 1)) * 1_000_000;
+        self.booted_ns + up_ns.div_ceil((1_000_000 + self.drift_ppm) as u128) as u64
+    }
+
+    /// The machine starts anew.
+    fn boot(&mut self, real_ns: u64) {
+        (self.booted_ns, self.began_ns) = (real_ns, 0);
+    }
+}
+
 /// A node.
 pub struct Node {
     /// Its settings.
     pub config: Arc<BrokerConfig>,
     settings: Settings,
     sabotage: Option<pelton_shard::cluster::Sabotage>,
+    /// Nodes that decide.
+    voters: usize,
+    /// Its clocks.
+    pub clock: Clock,
+    /// The power has gone since the cluster knew a life of it: what it had not flushed may be lost.
+    pub lossy: bool,
+    /// Until when each shard does nothing.
+    pub stands_until: Vec<u64>,
     /// Counts its processes.
     pub life: u64,
     /// Its disk.
@@ -50,9 +97,10 @@ pub struct Node {
     pub stopping: bool,
 }
 
-/// Three of them, alike.
+/// Three to five of them, alike; the first three, or all, decide.
 pub fn cluster(prng: &mut Prng, fault: Option<Fault>) -> Vec<Node> {
-    let shards = 1 + prng.below(2) as u16;
+    let (nodes, shards) = (3 + prng.below(5).saturating_sub(2) as usize, 1 + prng.below(2) as u16);
+    let voters = if nodes == 5 && prng.one_in(2) { 5 } else { 3 };
     let mode = if prng.one_in(3) { ListenerMode::Single } else { ListenerMode::Direct };
     let journal_bytes = (1 + prng.below(2)) << 20;
     let settings = Settings {
@@ -69,7 +117,7 @@ pub fn cluster(prng: &mut Prng, fault: Option<Fault>) -> Vec<Node> {
             cluster_id: ClusterId("simulatedcluster000000".to_string()),
             mode,
             shards,
-            founders: NODES as u16,
+            founders: voters as u16,
             journal_bytes,
             journal_writes_in_flight: 1 + prng.below(3) as usize,
             direct_bytes: [400, 4_000, 256 << 10][prng.below(3) as usize],
@@ -85,6 +133,10 @@ pub fn cluster(prng: &mut Prng, fault: Option<Fault>) -> Vec<Node> {
             config: Arc::new(config),
             settings,
             sabotage: fault.and_then(Fault::shard),
+            voters,
+            clock: Clock::new(prng),
+            lossy: false,
+            stands_until: vec![0; usize::from(shards)],
             life: 0,
             disk: Disk::default(),
             disk_ns: 2 * MS,
@@ -97,7 +149,7 @@ pub fn cluster(prng: &mut Prng, fault: Option<Fault>) -> Vec<Node> {
             stopping: false,
         }
     };
-    (0..NODES).map(|id| node(id, prng)).collect()
+    (0..nodes).map(|id| node(id, prng)).collect()
 }
 
 impl Node {
@@ -109,7 +161,7 @@ impl Node {
     fn cluster_config(&self) -> ClusterConfig {
         let id = self.config.node_id;
         ClusterConfig {
-            voters: (0..NODES).map(|node| NodeId(node as i32 + 1)).collect(),
+            voters: (0..self.voters).map(|node| NodeId(node as i32 + 1)).collect(),
             first: Vec::new(),
             registration: NodeRegistration {
                 node: id,
@@ -130,7 +182,7 @@ impl Node {
                 fenced: true,
                 draining: false,
                 leaving: false,
-                lossy: false,
+                lossy: self.lossy,
             },
             lease: LeaseConfig::default(),
             tick_ms: 100,
@@ -147,7 +199,7 @@ impl World {
         if !self.nodes[id].shards.is_empty() {
             return Ok(());
         }
-        let now = self.now();
+        let now = self.now_of(id);
         self.nodes[id].life += 1;
         let life = self.nodes[id].life;
         self.trace(&format!("{id} starts, life {life}"));
@@ -189,13 +241,18 @@ impl World {
         let in_flight: Vec<Operation> = std::mem::take(&mut node.in_flight).into_values().collect();
         node.disk.crash(&mut self.prng, &in_flight, crash.unwrap_or(Crash::Kill));
         node.ticks.iter_mut().for_each(|tick| *tick = None);
+        node.stands_until.fill(0);
+        if crash == Some(Crash::PowerCut) {
+            node.lossy = true;
+            node.clock.boot(self.now_ns);
+        }
         node.mesh_at.clear();
         (node.ready, node.stopped, node.stopping) = (0, 0, false);
         self.summary.ends += 1;
         self.drop_connections(id);
         // Its sockets close, unless the power went: then others hear nothing for long.
         if crash != Some(Crash::PowerCut) {
-            for other in (0..NODES).filter(|other| *other != id) {
+            for other in (0..self.nodes.len()).filter(|other| *other != id) {
                 for (here, there) in (0..shards).flat_map(|here| (0..shards).map(move |there| (here, there)))
                 {
                     let event = Event::PeerGone { peer: replica((id, here)) };
@@ -223,7 +280,7 @@ impl World {
     pub fn event(&mut self, place: Place, event: Event) {
         let text = crate::world::trace::describe(&event);
         self.trace(&format!("{}.{} {text}", place.0, place.1));
-        let (now, mut out) = (self.now(), Vec::new());
+        let (now, mut out) = (self.now_of(place.0), Vec::new());
         let Some(Some(shard)) = self.nodes[place.0].shards.get_mut(usize::from(place.1)) else { return };
         shard.handle(now, event, &mut out);
         self.turn(place, out);
@@ -231,7 +288,7 @@ impl World {
 
     /// Ends a shard's turn and performs what it wants.
     pub fn turn(&mut self, place: Place, mut out: Vec<Effect>) {
-        let now = self.now();
+        let now = self.now_of(place.0);
         let (id, index) = (place.0, usize::from(place.1));
         let Some(Some(shard)) = self.nodes[id].shards.get_mut(index) else { return };
         shard.end_turn(now, &mut out);
@@ -244,7 +301,7 @@ impl World {
         if node.life != life {
             return;
         }
-        if let Some(due) = deadline
+        if let Some(due) = deadline.map(|shown_ns| node.clock.real_ns(shown_ns))
             && node.ticks[index].is_none_or(|tick| due < tick)
         {
             node.ticks[index] = Some(due);
@@ -252,7 +309,13 @@ impl World {
         }
         let node = &self.nodes[id];
         if node.stopped > 0 && node.stopped == node.shards.len() {
+            self.trace(&format!("{id} has stopped"));
             self.end_life(id, None);
+            self.stopped(id);
+            return;
+        }
+        if let Err(text) = self.look(place) {
+            self.failure = Some(text);
         }
     }
 }

@@ -44,12 +44,15 @@ impl World {
             Effect::ToPeer { to, parts } => self.carry_to_peer(place, to, &parts),
             Effect::ToMember { node, bytes } => {
                 for delay in self.network.copies(place.0, node_of(node), &mut self.prng) {
-                    let event = Event::MemberFrame { bytes: bytes.clone() };
+                    let event = Event::MemberFrame { from: replica(place).node, bytes: bytes.clone() };
                     self.at(delay, What::Frame((node_of(node), 0), event));
                 }
             }
             Effect::Ready => {
-                self.nodes[place.0].ready += 1;
+                let node = &mut self.nodes[place.0];
+                node.ready += 1;
+                // The cluster knows this life.
+                node.lossy &= node.ready < node.shards.len();
                 self.trace(&format!("{}.{} ready", place.0, place.1));
             }
             Effect::Stopped => self.nodes[place.0].stopped += 1,

@@ -19,7 +19,7 @@ pub fn describe(event: &Event) -> String {
         Event::FromShard { from, .. } => format!("from shard {}", from.0),
         Event::PeerFrame { from, bytes } => format!("peer {from} {} {:08x}", bytes.len(), crc32c(bytes)),
         Event::PeerGone { peer } => format!("peer {peer} gone"),
-        Event::MemberFrame { bytes } => format!("member {} {:08x}", bytes.len(), crc32c(bytes)),
+        Event::MemberFrame { bytes, .. } => format!("member {} {:08x}", bytes.len(), crc32c(bytes)),
         Event::Tick => "tick".to_string(),
         Event::Volume { .. } => "volume".to_string(),
         Event::Stop => "stop".to_string(),

@@ -1,0 +1,189 @@
+//! Whether the other shards of the node still work (rule L3). Shard 0 asks each over the ring, one question at a time; the
+//! lease it hands to a shard ends half a lease after the last question, whatever the node's does. So a shard that stands still
+//! loses its lease by itself, also if renewals lie unread in its ring, and once that has surely happened shard 0 tells the
+//! controller: others lead what the shard led. When it answers again it lives on as another life of itself.
+
+use pelton_cluster::control::asks::Ask;
+use pelton_model::{NodeEpoch, Now, ShardId};
+
+use super::Sabotage;
+use super::member::Asked;
+use crate::Shard;
+use crate::effect::Effect;
+use crate::message::ShardMessage;
+
+/// What the controller has not done yet is asked again after this, nanoseconds.
+const AGAIN_NS: u64 = 300_000_000;
+
+/// Lease, released changes and life as the shards are told of them.
+pub(super) type Told = (u64, u64, Option<NodeEpoch>);
+
+/// One shard as shard 0 sees it.
+#[derive(Clone, Copy, Default)]
+struct Pulse {
+    /// When it was asked last.
+    at_ns: u64,
+    /// It has yet to answer.
+    waits: bool,
+    /// It has not answered for so long that its lease has surely ended.
+    stuck: bool,
+    /// Its storage has failed: it works no more in this life of the node.
+    failed: bool,
+    told_ns: u64,
+}
+
+/// All shards of the node; shard 0 answers by being there.
+pub(super) struct Pulses {
+    ttl_ns: u64,
+    told: Told,
+    shards: Vec<Pulse>,
+}
+
+impl Pulses {
+    /// Of so many shards.
+    pub(super) fn new(shards: u16, ttl_ns: u64) -> Pulses {
+        Pulses { ttl_ns, told: (0, 0, None), shards: vec![Pulse::default(); usize::from(shards)] }
+    }
+
+    /// The shard has answered the question of this instant.
+    pub(super) fn answered(&mut self, shard: ShardId, ping_ns: u64) {
+        if let Some(pulse) = self.shards.get_mut(usize::from(shard.0)) {
+            pulse.waits &= pulse.at_ns != ping_ns;
+            pulse.stuck &= pulse.waits;
+        }
+    }
+
+    /// The shard has had no lease for a while, and gets one only behind all the metadata that wait in its ring: nothing of what
+    /// was taken from it is used any more, whatever it follows.
+    pub(super) fn is_stuck(&self, shard: usize) -> bool {
+        self.shards.get(shard).is_some_and(|pulse| pulse.stuck)
+    }
+
+    /// Its storage has failed.
+    pub(super) fn failed(&mut self, shard: ShardId) {
+        if let Some(pulse) = self.shards.get_mut(usize::from(shard.0)) {
+            pulse.failed = true;
+        }
+    }
+
+    /// What to tell the other shards now; and whether there is news for all.
+    fn tell(&mut self, now: Now, told: Told, forget: bool) -> (bool, Vec<(ShardId, ShardMessage)>) {
+        let news = self.told != told;
+        self.told = told;
+        let (until_ns, released, epoch) = told;
+        let (half_ns, every_ns) = (self.ttl_ns / 2, self.ttl_ns / 8);
+        let mut messages = Vec::new();
+        for (shard, pulse) in (0..).map(ShardId).zip(&mut self.shards).skip(1) {
+            let asks = !pulse.waits && now.monotonic_ns >= pulse.at_ns.saturating_add(every_ns);
+            if asks {
+                (pulse.at_ns, pulse.waits) = (now.monotonic_ns, true);
+            }
+            if asks || news {
+                let own_ns = if forget { u64::MAX } else { pulse.at_ns.saturating_add(half_ns) };
+                let (until_ns, ping_ns) = (until_ns.min(own_ns), if asks { pulse.at_ns } else { 0 });
+                messages.push((shard, ShardMessage::Lease { until_ns, released, epoch, ping_ns }));
+            }
+        }
+        (news, messages)
+    }
+
+    /// Shards whose standing the controller has wrong (`is_online` tells it), and what it is.
+    fn differing(&mut self, now: Now, is_online: impl Fn(ShardId) -> bool) -> Vec<(ShardId, bool)> {
+        let mut found = Vec::new();
+        for (shard, pulse) in (0..).map(ShardId).zip(&mut self.shards) {
+            // Its own lease has ended half a lease ago.
+            pulse.stuck = pulse.waits && now.monotonic_ns >= pulse.at_ns.saturating_add(self.ttl_ns);
+            let online = match is_online(shard) {
+                true => !pulse.stuck && !pulse.failed,
+                false => !pulse.waits && !pulse.failed,
+            };
+            if online != is_online(shard) && now.monotonic_ns >= pulse.told_ns.saturating_add(AGAIN_NS) {
+                pulse.told_ns = now.monotonic_ns;
+                found.push((shard, online));
+            }
+        }
+        found
+    }
+}
+
+impl Shard {
+    /// The shards hear of another lease, or of predecessors that are gone, and are asked whether they work.
+    pub(super) fn spread_lease(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let forget = self.sabotaged(Sabotage::ForgetPing);
+        let Some(seat) = self.seat_mut() else { return };
+        let keeper = seat.member.lease();
+        let told = (keeper.until_ns(), keeper.released(), keeper.epoch());
+        let (news, messages) = seat.pulses.tell(now, told, forget);
+        out.extend(messages.into_iter().map(|(to, message)| Effect::ToShard { to, message }));
+        if news {
+            self.apply_lease(now, told.0, told.1, told.2, out);
+        }
+    }
+
+    /// The controller hears of shards that work no more, or again.
+    pub(super) fn attest_shards(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let Shard { cluster: Some(cluster), image, config, .. } = self else { return };
+        let (node, Some(seat)) = (config.node_id, cluster.seat.as_mut()) else { return };
+        let (Some(asker), None) = (seat.asker(node), &seat.leaving) else { return };
+        let Some(known) = image.node(node).filter(|known| known.epoch == asker.epoch) else { return };
+        let online = |shard: ShardId| known.shards.get(usize::from(shard.0)).is_none_or(|it| it.online);
+        let differing = seat.pulses.differing(now, online);
+        let followed = seat.followed();
+        seat.member.shards_follow(followed);
+        for (shard, online) in differing {
+            let what = if online { "works again" } else { "does not answer; others lead what it led" };
+            self.say(out, &format!("shard {} {what}", shard.0));
+            self.ask_member(now, Asked::Nobody, Ask::ShardRestarted { asker, shard, online }, out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn at(ms: u64) -> Now {
+        Now { monotonic_ns: ms * MS, wall_ms: 0 }
+    }
+
+    fn until(messages: &[(ShardId, ShardMessage)]) -> Vec<(u64, bool)> {
+        let of = |(_, message): &(ShardId, ShardMessage)| match message {
+            ShardMessage::Lease { until_ns, ping_ns, .. } => (until_ns / MS, *ping_ns != 0),
+            _ => panic!("a lease"),
+        };
+        messages.iter().map(of).collect()
+    }
+
+    #[test]
+    fn the_lease_of_a_shard_ends_half_a_lease_after_the_question_it_has_not_answered() {
+        let mut pulses = Pulses::new(2, 1500 * MS);
+        let lease = |ms: u64| (ms * MS, 0, None);
+        assert_eq!(until(&pulses.tell(at(1000), lease(2400), false).1), [(1750, true)]);
+        // The node's lease is renewed, the shard's stays.
+        assert_eq!(until(&pulses.tell(at(1300), lease(2700), false).1), [(1750, false)]);
+        assert!(pulses.tell(at(1400), lease(2700), false).1.is_empty());
+        pulses.answered(ShardId(1), 999 * MS);
+        assert!(pulses.tell(at(1400), lease(2700), false).1.is_empty(), "that was another question");
+        pulses.answered(ShardId(1), 1000 * MS);
+        assert_eq!(until(&pulses.tell(at(1400), lease(2700), false).1), [(2150, true)]);
+    }
+
+    #[test]
+    fn a_shard_that_does_not_answer_is_given_up_only_when_its_lease_has_ended_and_comes_back_when_it_does() {
+        let mut pulses = Pulses::new(3, 1500 * MS);
+        pulses.tell(at(1000), (9000 * MS, 0, None), false);
+        pulses.answered(ShardId(2), 1000 * MS);
+        assert!(pulses.differing(at(2499), |_| true).is_empty());
+        assert_eq!(pulses.differing(at(2500), |_| true), [(ShardId(1), false)]);
+        assert!(pulses.differing(at(2600), |_| true).is_empty(), "said a moment ago");
+        assert_eq!(pulses.differing(at(2800), |_| true), [(ShardId(1), false)]);
+        assert!(pulses.differing(at(4000), |shard| shard != ShardId(1)).is_empty());
+        pulses.answered(ShardId(1), 1000 * MS);
+        assert_eq!(pulses.differing(at(4000), |shard| shard != ShardId(1)), [(ShardId(1), true)]);
+        pulses.failed(ShardId(0));
+        assert_eq!(pulses.differing(at(4000), |_| true), [(ShardId(0), false)]);
+        assert!(pulses.differing(at(9000), |shard| shard != ShardId(0)).is_empty());
+    }
+}

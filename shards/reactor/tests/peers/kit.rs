@@ -94,6 +94,7 @@ impl Core for Machine {
                 }
             }
             Event::Stop => out.push(Effect::Stopped),
+            Event::Volume { .. } => {}
             other => panic!("no client is connected: {other:?}"),
         }
     }

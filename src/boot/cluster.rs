@@ -2,6 +2,7 @@
 //! decision about records.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,8 +103,18 @@ pub fn complete(
             peers: first.clone(),
         });
         plan.cluster = Some(known.clone());
+        plan.partitions_directory = partitions(&plan.directory)?;
     }
     Ok(())
+}
+
+/// Directory of the segments of one shard: two shards of a node may each have a replica of the same partition, and when one
+/// of them goes, its files do.
+fn partitions(shard: &Path) -> Result<PathBuf, Failure> {
+    let path = shard.join("partitions");
+    let made = std::fs::create_dir_all(&path).and_then(|()| std::fs::File::open(shard)?.sync_all());
+    made.map_err(|error| Failure::error(format!("{}: {error}", path.display())))?;
+    Ok(path)
 }
 
 /// Bytes of a frame around its batches.

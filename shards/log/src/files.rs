@@ -2,7 +2,7 @@
 //! away. A file is never removed while an operation that could create it again is in flight, nor before a checkpoint
 //! that does not list it is durable: after a crash, recovery must find what its checkpoint lists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use pelton_model::{Now, Offset, PartitionKey};
@@ -210,6 +210,12 @@ impl Storage {
             self.drop_partition(*slot, now.monotonic_ns);
         }
         unwanted.len()
+    }
+
+    /// Partitions of which files are still to be removed, also by an earlier life.
+    pub fn doomed_partitions(&self) -> BTreeSet<PartitionKey> {
+        let rows = self.doomed.waiting.values().chain(self.doomed.in_flight.values());
+        rows.map(|row| row.key).collect()
     }
 
     pub(crate) fn drop_partition(&mut self, slot: PartitionSlot, due_ns: u64) {

@@ -15,6 +15,7 @@ mod stop;
 #[cfg(feature = "sabotage")]
 mod switches;
 mod sync;
+mod voters;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -140,10 +141,14 @@ pub(crate) struct Cluster {
     starved: BTreeSet<PartitionSlot>,
     /// Hosts that wait for such a read.
     reading: BTreeSet<PartitionSlot>,
+    /// Partitions of which there was a replica here, whose log was dropped.
+    dropped: BTreeSet<PartitionKey>,
     /// Shard 0's, while the node leads the quorum: when it heard of the others.
     contacts: quorum_view::Contacts,
     /// Shard 0's: elections that clients wait for.
     elections: Vec<elections::Election>,
+    /// Shard 0's: changes of voters that clients wait for.
+    voter_changes: Vec<voters::VoterChange>,
     #[cfg(feature = "sabotage")]
     sabotage: Option<Sabotage>,
     #[cfg(feature = "sabotage")]
@@ -177,8 +182,10 @@ impl Cluster {
             to_feed: BTreeSet::new(),
             starved: BTreeSet::new(),
             reading: BTreeSet::new(),
+            dropped: BTreeSet::new(),
             contacts: quorum_view::Contacts::default(),
             elections: Vec::new(),
+            voter_changes: Vec::new(),
             #[cfg(feature = "sabotage")]
             sabotage: config.sabotage,
             #[cfg(feature = "sabotage")]

@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use pelton_cluster::quorum::MemberChange;
 use pelton_cluster::record::MetadataRecord;
 use pelton_log::CommitPoint;
 use pelton_model::{Now, PartitionKey, ShardId};
@@ -51,6 +52,8 @@ pub struct ControlPlan {
 pub enum Begins {
     /// The leader of a partition is to hand over to the preferred replica.
     Transfer(PartitionKey),
+    /// The quorum's members are to change.
+    Members(MemberChange),
 }
 
 impl ControlPlan {

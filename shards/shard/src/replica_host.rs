@@ -162,6 +162,12 @@ impl ReplicaHost {
         }
     }
 
+    /// There was a log of this partition here, which was dropped: what the journal has of it, and files that are still to be
+    /// removed, must not be taken for those of the new one. Until that is on stable storage nothing happens to the partition.
+    pub fn begin_anew(&mut self, storage: &mut Storage) {
+        self.cutting = storage.start_restart(self.slot, Offset(0)).then_some(true);
+    }
+
     /// The topic's settings have changed.
     pub fn set_settings(&mut self, settings: Settings) {
         self.appends.set_limit(settings.window_bytes);

@@ -121,6 +121,8 @@ fn read(api_key: ApiKey, version: i16, answer: Bytes) -> i32 {
         ApiKey::DescribeQuorum => of::<m::DescribeQuorumResponseData>,
         ApiKey::DescribeProducers => of::<m::DescribeProducersResponseData>,
         ApiKey::UnregisterBroker => of::<m::UnregisterBrokerResponseData>,
+        ApiKey::AddRaftVoter => of::<m::AddRaftVoterResponseData>,
+        ApiKey::RemoveRaftVoter => of::<m::RemoveRaftVoterResponseData>,
         ApiKey::DescribeCluster => of::<m::DescribeClusterResponseData>,
         ApiKey::ListConfigResources => of::<m::ListConfigResourcesResponseData>,
         ApiKey::DescribeTopicPartitions => of::<m::DescribeTopicPartitionsResponseData>,

@@ -78,6 +78,10 @@ pub enum ApiKey {
     ListConfigResources = 74,
     /// DescribeTopicPartitions.
     DescribeTopicPartitions = 75,
+    /// AddRaftVoter.
+    AddRaftVoter = 80,
+    /// RemoveRaftVoter.
+    RemoveRaftVoter = 81,
 }
 
 /// What is served of one API.
@@ -148,6 +152,8 @@ pub const SUPPORTED: &[ApiVersionRange] = &[
     row(ApiKey::ConsumerGroupDescribe, 0, 1, Some(0), 0),
     row(ApiKey::ListConfigResources, 0, 1, Some(0), 0),
     row(ApiKey::DescribeTopicPartitions, 0, 0, Some(0), 0),
+    row(ApiKey::AddRaftVoter, 0, 1, Some(0), 0),
+    row(ApiKey::RemoveRaftVoter, 0, 0, Some(0), 0),
 ];
 
 impl ApiKey {
@@ -191,6 +197,8 @@ impl ApiKey {
             69 => ApiKey::ConsumerGroupDescribe,
             74 => ApiKey::ListConfigResources,
             75 => ApiKey::DescribeTopicPartitions,
+            80 => ApiKey::AddRaftVoter,
+            81 => ApiKey::RemoveRaftVoter,
             _ => return None,
         })
     }
@@ -240,6 +248,8 @@ impl ApiKey {
             ApiKey::ConsumerGroupDescribe => "ConsumerGroupDescribe",
             ApiKey::ListConfigResources => "ListConfigResources",
             ApiKey::DescribeTopicPartitions => "DescribeTopicPartitions",
+            ApiKey::AddRaftVoter => "AddRaftVoter",
+            ApiKey::RemoveRaftVoter => "RemoveRaftVoter",
         }
     }
 

@@ -32,6 +32,10 @@ macro_rules! messages {
 }
 
 messages! {
+    AddRaftVoterRequestData,
+    AddRaftVoterResponseData,
+    RemoveRaftVoterRequestData,
+    RemoveRaftVoterResponseData,
     DescribeLogDirsRequestData,
     DescribeLogDirsResponseData,
     ElectLeadersRequestData,

@@ -204,3 +204,12 @@ DESCRIBE_PRODUCERS = Api("DescribeProducers", 61, 0, [("topics", [("name", "str"
 UNREGISTER_BROKER = Api("UnregisterBroker", 64, 0, [("broker_id", "i32")], [
     ("throttle_time_ms", "i32"), ("error_code", "i16"), ("error_message", "str"),
 ])
+
+ADD_RAFT_VOTER = Api("AddRaftVoter", 80, 0, [
+    ("cluster_id", "str"), ("timeout_ms", "i32"), ("voter_id", "i32"), ("directory_id", "uuid"),
+    ("listeners", [("name", "str"), ("host", "str"), ("port", "u16")]), ("ack_when_committed", "bool", 1),
+], [("throttle_time_ms", "i32"), ("error_code", "i16"), ("error_message", "str")])
+
+REMOVE_RAFT_VOTER = Api("RemoveRaftVoter", 81, 0, [
+    ("cluster_id", "str"), ("voter_id", "i32"), ("directory_id", "uuid"),
+], [("throttle_time_ms", "i32"), ("error_code", "i16"), ("error_message", "str")])

@@ -210,3 +210,14 @@ def settings_that_nobody_knows_are_not_set(env):
         resource = {"type": kind, "name": name, "configs": [{"name": config, "operation": delete, "value": None}]}
         got = env.cluster.call(apis.INCREMENTAL_ALTER_CONFIGS, 1, {"resources": [resource], "validate_only": False})
         equal(got["responses"][0]["error_code"], 0, f"{config}: {got}")
+
+
+@test(only="pelton")
+def a_single_node_has_one_voter(env):
+    """Kafka says so of a cluster without dynamic voters; what voters do in a cluster needs one."""
+    part = quorum(env)["topics"][0]["partitions"][0]
+    voter = {"voter_id": part["leader_id"], "directory_id": part["voters"][0]["directory_id"]}
+    add = {**voter, "timeout_ms": 1000, "listeners": [], "ack_when_committed": True}
+    for cluster_id, error in ((None, 35), ("AAAAAAAAAAAAAAAAAAAAAA", 104)):
+        equal(env.cluster.call(apis.ADD_RAFT_VOTER, 1, {**add, "cluster_id": cluster_id})["error_code"], error)
+        equal(env.cluster.call(apis.REMOVE_RAFT_VOTER, 0, {**voter, "cluster_id": cluster_id})["error_code"], error)

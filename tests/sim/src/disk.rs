@@ -116,7 +116,8 @@ impl File {
 enum Name {
     Journal(u16),
     Checkpoint(u16, u8),
-    Segment(SegmentFile),
+    /// Of this shard, or of all.
+    Segment(Option<u16>, SegmentFile),
 }
 
 /// An operation that was submitted and has not completed.
@@ -132,10 +133,10 @@ pub struct Operation {
 }
 
 /// Appends to several files.
-fn append(pieces: Vec<SegmentPiece>) -> (Name, Kind) {
+fn append(whose: Option<u16>, pieces: Vec<SegmentPiece>) -> (Name, Kind) {
     let mut writes = Vec::new();
     for piece in pieces {
-        let (name, mut position) = (Name::Segment(piece.file), piece.position as usize);
+        let (name, mut position) = (Name::Segment(whose, piece.file), piece.position as usize);
         for part in piece.parts {
             let end = position + part.len();
             writes.push((name, position, part));
@@ -191,11 +192,22 @@ pub struct Disk {
     files: BTreeMap<Name, File>,
     /// The newest journal writes of each shard.
     recent: BTreeMap<u16, VecDeque<(usize, usize)>>,
+    /// Each shard has its own segments.
+    apart: bool,
     /// Faults that are on now.
     pub faults: Faults,
 }
 
 impl Disk {
+    /// A disk where each shard has its own segments, as in a cluster, where two may have a replica of one partition.
+    pub fn apart() -> Disk {
+        Disk { apart: true, ..Disk::default() }
+    }
+
+    fn segment(&self, shard: u16, file: SegmentFile) -> Name {
+        Name::Segment(self.apart.then_some(shard), file)
+    }
+
     /// The journal of a shard as a start finds it.
     pub fn journal(&mut self, shard: u16, journal_bytes: usize) -> Bytes {
         let file = self.files.entry(Name::Journal(shard)).or_default();
@@ -213,11 +225,12 @@ impl Disk {
     }
 
     /// Reads of segments as a start does them.
-    pub fn segment_reader(&self) -> SegmentReader {
+    pub fn segment_reader(&self, shard: u16) -> SegmentReader {
+        let whose = self.apart.then_some(shard);
         let files: BTreeMap<Name, Vec<u8>> =
             self.files.iter().map(|(name, file)| (*name, file.cache.clone())).collect();
         SegmentReader::new(move |file, position, length| {
-            Ok(files.get(&Name::Segment(file)).map(|bytes| {
+            Ok(files.get(&Name::Segment(whose, file)).map(|bytes| {
                 let from = (position as usize).min(bytes.len());
                 Bytes::copy_from_slice(&bytes[from..(from + length).min(bytes.len())])
             }))
@@ -225,8 +238,8 @@ impl Disk {
     }
 
     /// Bytes of a segment, as a send of a file range takes them.
-    pub fn range(&self, file: SegmentFile, position: u64, length: usize) -> Option<Bytes> {
-        let cache = &self.files.get(&Name::Segment(file))?.cache;
+    pub fn range(&self, shard: u16, file: SegmentFile, position: u64, length: usize) -> Option<Bytes> {
+        let cache = &self.files.get(&self.segment(shard, file))?.cache;
         cache.get(position as usize..position as usize + length).map(Bytes::copy_from_slice)
     }
 
@@ -246,7 +259,7 @@ impl Disk {
 
     /// Takes an operation.
     pub fn submit(&mut self, shard: u16, effect: DiskEffect) -> Operation {
-        let ticket = effect.ticket();
+        let (ticket, whose) = (effect.ticket(), self.apart.then_some(shard));
         let (name, kind) = match effect {
             DiskEffect::JournalWrite { position, bytes, sync, .. } => {
                 assert_eq!(position % 4096, 0, "journal writes are aligned");
@@ -262,22 +275,22 @@ impl Disk {
             DiskEffect::SegmentWrite { file, position, bytes, .. } => {
                 assert_eq!(position % 4096, 0, "segment writes are aligned");
                 assert_eq!(bytes.len() % 4096, 0, "segment writes are whole blocks");
-                (Name::Segment(file), Kind::Write { position: position as usize, bytes, sync: false })
+                (self.segment(shard, file), Kind::Write { position: position as usize, bytes, sync: false })
             }
-            DiskEffect::SegmentSync { file, .. } => (Name::Segment(file), Kind::Sync),
+            DiskEffect::SegmentSync { file, .. } => (self.segment(shard, file), Kind::Sync),
             DiskEffect::SegmentRead { file, position, length, .. } => {
-                (Name::Segment(file), Kind::Read { position: position as usize, length })
+                (self.segment(shard, file), Kind::Read { position: position as usize, length })
             }
             DiskEffect::SegmentTruncate { file, length, .. } => {
-                (Name::Segment(file), Kind::Truncate { length: length as usize })
+                (self.segment(shard, file), Kind::Truncate { length: length as usize })
             }
-            DiskEffect::FileDelete { file, .. } => (Name::Segment(file), Kind::Delete),
+            DiskEffect::FileDelete { file, .. } => (self.segment(shard, file), Kind::Delete),
             DiskEffect::SegmentLay { file, position, parts, .. } => {
                 assert!(parts.iter().all(|part| part.len() % 4096 == 0), "segment writes are whole blocks");
                 assert_eq!(position % 4096, 0, "segment writes are aligned");
-                append(vec![SegmentPiece { file, position, parts }])
+                append(whose, vec![SegmentPiece { file, position, parts }])
             }
-            DiskEffect::SegmentsAppend { pieces, .. } => append(pieces),
+            DiskEffect::SegmentsAppend { pieces, .. } => append(whose, pieces),
             DiskEffect::CheckpointWrite { slot, file, .. } => {
                 (Name::Checkpoint(shard, slot), Kind::Replace { bytes: file.bytes() })
             }

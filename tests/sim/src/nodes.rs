@@ -8,6 +8,7 @@ mod churn;
 mod client;
 mod fault;
 mod judge;
+mod moves;
 mod node;
 mod register;
 mod scenario;

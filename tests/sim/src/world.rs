@@ -230,7 +230,7 @@ impl World {
             let image = DiskImage {
                 checkpoints: [self.disk.checkpoint(shard, 0), self.disk.checkpoint(shard, 1)],
                 journal: self.disk.journal(shard, self.config.journal_bytes as usize),
-                segments: self.disk.segment_reader(),
+                segments: self.disk.segment_reader(shard),
             };
             let (seed, now, mut out) = (self.prng.next_u64(), self.now(), Vec::new());
             let started = Shard::with_sabotage(

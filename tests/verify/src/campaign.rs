@@ -264,7 +264,7 @@ impl Campaign {
     /// Where the segments of a node are.
     pub fn segments(&self, node: usize) -> std::path::PathBuf {
         let data = self.cluster.data_dir(node);
-        if self.cluster.system.is_pelton() { data.join("partitions") } else { data.join("logs") }
+        if self.cluster.system.is_pelton() { data.to_path_buf() } else { data.join("logs") }
     }
 }
 

@@ -94,9 +94,14 @@ pub fn lies(evidence: &Evidence) -> Vec<(String, Option<String>)> {
 
 /// The largest file of records below a directory of partitions.
 fn largest(root: &Path) -> Option<PathBuf> {
-    let partitions = std::fs::read_dir(root).ok()?.flatten();
-    let files = partitions.filter_map(|dir| std::fs::read_dir(dir.path()).ok()).flatten().flatten();
-    let logs = files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "log"));
+    let (mut directories, mut files) = (vec![root.to_path_buf()], Vec::new());
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).ok()?.flatten() {
+            let (path, is_directory) = (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            if is_directory { directories.push(path) } else { files.push(path) }
+        }
+    }
+    let logs = files.into_iter().filter(|path| path.extension().is_some_and(|e| e == "log"));
     logs.max_by_key(|path| std::fs::metadata(path).map_or(0, |data| data.len()))
 }
 

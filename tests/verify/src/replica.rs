@@ -98,7 +98,7 @@ pub fn pelton(data: &Path, owner: &dyn Fn(u32) -> Option<i32>) -> Outcome<Logs> 
     let mut logs = Logs::new();
     for shard in 0..shards {
         let dir = data.join(format!("g{generation}/shard-{shard}"));
-        read_shard(&dir, &data.join("partitions"), owner, &mut logs)
+        read_shard(&dir, &dir.join("partitions"), owner, &mut logs)
             .map_err(|error| format!("shard {shard}: {error}"))?;
     }
     Ok(logs)

@@ -123,7 +123,9 @@ impl Shard {
             | ApiKey::AlterPartitionReassignments
             | ApiKey::ListPartitionReassignments
             | ApiKey::DescribeQuorum
-            | ApiKey::UnregisterBroker => {
+            | ApiKey::UnregisterBroker
+            | ApiKey::AddRaftVoter
+            | ApiKey::RemoveRaftVoter => {
                 api::plan::check(context.api_key, version, body())?;
                 self.ask_controller(now, context.request, frame, out);
             }

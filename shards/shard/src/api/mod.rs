@@ -27,6 +27,7 @@ pub mod offset_for_leader_epoch;
 pub mod partition;
 mod plan;
 pub mod produce;
+pub mod raft_voters;
 pub mod reassignments;
 pub mod refuse;
 #[cfg(test)]

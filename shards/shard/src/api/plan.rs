@@ -31,6 +31,8 @@ pub(crate) fn check(api_key: ApiKey, version: i16, body: Bytes) -> Result<(), Wi
         }
         ApiKey::DescribeQuorum => decode::<m::DescribeQuorumRequestData>(version, body).map(drop),
         ApiKey::UnregisterBroker => decode::<m::UnregisterBrokerRequestData>(version, body).map(drop),
+        ApiKey::AddRaftVoter => decode::<m::AddRaftVoterRequestData>(version, body).map(drop),
+        ApiKey::RemoveRaftVoter => decode::<m::RemoveRaftVoterRequestData>(version, body).map(drop),
         other => Err(WireError::NotServed(other.name())),
     }
 }
@@ -57,11 +59,8 @@ impl Shard {
         let (version, correlation_id) = (header.api_version, header.correlation_id);
         let body = frame.slice(header.body_offset..);
         let api_key = ApiKey::from_code(header.api_key).ok_or(WireError::NotServed("this API"))?;
-        if api_key == ApiKey::DescribeQuorum {
-            let view = self.quorum_view(now);
-            let answer = api::describe_quorum::handle(view.as_ref(), version, decode(version, body)?);
-            let response = encode_response(api_key, version, correlation_id, &answer);
-            return Ok(ControlPlan::new(Vec::new(), response));
+        if matches!(api_key, ApiKey::DescribeQuorum | ApiKey::AddRaftVoter | ApiKey::RemoveRaftVoter) {
+            return self.plan_quorum(now, api_key, version, correlation_id, body);
         }
         let voters = self.voters();
         let Shard { config, image, prng, producer_ids, .. } = self;
@@ -110,6 +109,49 @@ impl Shard {
                 plan!(api::unregister_broker::handle(&context, &voters, &decode(version, body)?))
             }
             other => return Err(WireError::NotServed(other.name())),
+        })
+    }
+
+    /// What concerns the quorum itself, not what it has decided.
+    fn plan_quorum(
+        &self,
+        now: Now,
+        api_key: ApiKey,
+        version: i16,
+        correlation_id: i32,
+        body: Bytes,
+    ) -> Result<ControlPlan, WireError> {
+        let (view, context) = (self.quorum_view(now), self.api_context(now));
+        let encode = |voters: api::raft_voters::Voters| {
+            let (change, outcome) = match voters {
+                Ok(change) => (Some(change), Ok(())),
+                Err(refused) => (None, Err(refused)),
+            };
+            let response = match api_key {
+                ApiKey::AddRaftVoter => {
+                    let answer = api::raft_voters::added(outcome);
+                    encode_response(api_key, version, correlation_id, &answer)
+                }
+                _ => {
+                    let answer = api::raft_voters::removed(outcome);
+                    encode_response(api_key, version, correlation_id, &answer)
+                }
+            };
+            let begins = change.into_iter().map(Begins::Members).collect();
+            ControlPlan { records: Vec::new(), response, begins }
+        };
+        Ok(match api_key {
+            ApiKey::AddRaftVoter => {
+                encode(api::raft_voters::add(&context, view.as_ref(), &decode(version, body)?))
+            }
+            ApiKey::RemoveRaftVoter => {
+                encode(api::raft_voters::remove(&context, view.as_ref(), &decode(version, body)?))
+            }
+            _ => {
+                let answer = api::describe_quorum::handle(view.as_ref(), version, decode(version, body)?);
+                let response = encode_response(api_key, version, correlation_id, &answer);
+                ControlPlan::new(Vec::new(), response)
+            }
         })
     }
 }

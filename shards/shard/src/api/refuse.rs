@@ -74,6 +74,19 @@ fn whole(key: ApiKey, version: i16, id: i32, (code, text): Refusal) -> Result<By
             let body = m::DescribeQuorumResponseData { error_code: code, ..Default::default() };
             encode_response(key, version, id, &body)
         }
+        ApiKey::AddRaftVoter => {
+            let body =
+                m::AddRaftVoterResponseData { error_code: code, error_message: text, ..Default::default() };
+            encode_response(key, version, id, &body)
+        }
+        ApiKey::RemoveRaftVoter => {
+            let body = m::RemoveRaftVoterResponseData {
+                error_code: code,
+                error_message: text,
+                ..Default::default()
+            };
+            encode_response(key, version, id, &body)
+        }
         ApiKey::UnregisterBroker => {
             let body = m::UnregisterBrokerResponseData {
                 error_code: code,

@@ -155,8 +155,10 @@ impl Shard {
                 self.refuse_planning(now, &planning, ErrorCode::PolicyViolation, why, out);
             }
             Answer::Planned { index, response } => {
-                if self.wait_for_election(now, &planning, &response) {
-                    self.look_at_elections(now, out);
+                if self.wait_for_election(now, &planning, &response)
+                    || self.wait_for_voters(now, &planning, &response)
+                {
+                    self.finish_answered(now, out);
                 } else if let Some(seat) = self.cluster.as_mut().and_then(|cluster| cluster.seat.as_mut()) {
                     seat.answered.push((index, planning.origin, response));
                 }
@@ -176,6 +178,7 @@ impl Shard {
     /// Answers whose changes all shards of this node have applied leave.
     pub(super) fn finish_answered(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.look_at_elections(now, out);
+        self.look_at_voters(now);
         let Some(seat) = self.cluster.as_mut().and_then(|cluster| cluster.seat.as_mut()) else { return };
         if seat.answered.is_empty() {
             return;

@@ -351,6 +351,8 @@ impl Shard {
         let token = seat.next_token;
         self.member_call(now, |member, now_ns, effects| match begins {
             Begins::Transfer(key) => member.ask(now_ns, token, Ask::ElectPreferred { key }, effects),
+            // Busy is no fault of anybody's: whoever waits is told when it has taken too long.
+            Begins::Members(change) => drop(member.change_members(now_ns, &[change], effects)),
         });
     }
 

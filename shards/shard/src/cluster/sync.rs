@@ -135,6 +135,9 @@ impl Shard {
             return false;
         }
         cluster.live = true;
+        // An earlier life has not come to remove their files.
+        let doomed = self.storage.doomed_partitions().into_iter();
+        cluster.dropped = doomed.filter(|key| self.image.partition(*key).is_some()).collect();
         self.sync_all(now, out);
         self.drop_unnamed(now, out);
         self.recovered.clear();
@@ -145,7 +148,15 @@ impl Shard {
         let Some(me) = self.cluster.as_ref().map(|cluster| cluster.me) else { return };
         let image = &self.image;
         let here = |key| image.partition(key).is_some_and(|partition| partition.replicas.contains(&me));
-        let dropped = self.storage.retain(now, here);
+        let mut gone = Vec::new();
+        let dropped = self.storage.retain(now, |key| {
+            let wanted = here(key);
+            gone.extend((!wanted).then_some(key));
+            wanted
+        });
+        if let Some(cluster) = &mut self.cluster {
+            cluster.dropped.extend(gone.into_iter().filter(|key| image.partition(*key).is_some()));
+        }
         if dropped > 0 {
             self.say(out, &format!("{dropped} replicas that are not the cluster's are removed from disk"));
         }
@@ -209,6 +220,9 @@ impl Shard {
             (false, Some(slot)) => {
                 self.close_host(now, slot, out);
                 self.storage.remove_partition(now, slot);
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.dropped.insert(key);
+                }
                 None
             }
             (_, slot) => slot,
@@ -246,9 +260,14 @@ impl Shard {
         let me = IsrMember { replica: cluster.me, epoch };
         let settings = settings_of(cluster.settings, config);
         let found = recovered.remove(&key);
+        let anew = cluster.dropped.remove(&key) && found.is_none();
         let host = ReplicaHost::open(key, slot, me, settings, found.as_ref(), now, storage);
         #[cfg(feature = "sabotage")]
         let host = host.with_sabotage(cluster.host_sabotage);
+        let mut host = host;
+        if anew {
+            host.begin_anew(storage);
+        }
         let mut hosted = Hosted { key, host, config: config.clone(), deadline_ns: None };
         cluster.by_key.insert(key, slot);
         cluster.note(slot, &mut hosted);
@@ -278,10 +297,11 @@ impl Shard {
 
     /// The topic is gone: so are its replicas and their logs.
     pub(crate) fn drop_hosts_of(&mut self, now: Now, id: TopicId, out: &mut Vec<Effect>) {
-        let Some(cluster) = &self.cluster else { return };
+        let Some(cluster) = &mut self.cluster else { return };
         let first = PartitionKey { topic_id: id, partition: 0 };
         let last = PartitionKey { topic_id: id, partition: i32::MAX };
         let slots: Vec<PartitionSlot> = cluster.by_key.range(first..=last).map(|(_, slot)| *slot).collect();
+        cluster.dropped.retain(|key| key.topic_id != id);
         for slot in slots {
             let mut done = Vec::new();
             self.acks.fail(slot, ErrorCode::UnknownTopicOrPartition, "the topic was deleted", &mut done);

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use pelton_wire::api_key::ApiKey;
 use pelton_wire::messages::{
-    self as m, alter_partition_reassignments_request as reassign, describe_log_dirs_request as log_dirs,
-    describe_producers_request as producers, describe_quorum_request as quorum,
-    elect_leaders_request as elections, list_partition_reassignments_request as reassigning,
+    self as m, KafkaString, KafkaUuid, alter_partition_reassignments_request as reassign,
+    describe_log_dirs_request as log_dirs, describe_producers_request as producers,
+    describe_quorum_request as quorum, elect_leaders_request as elections,
+    list_partition_reassignments_request as reassigning,
 };
 
 use super::{Requests, text};
@@ -101,5 +102,45 @@ impl Requests<'_> {
     pub(super) fn unregister_broker(&mut self, version: i16) -> Bytes {
         let body = m::UnregisterBrokerRequestData { broker_id: self.broker(), ..Default::default() };
         self.encode(ApiKey::UnregisterBroker, version, &body)
+    }
+
+    /// The cluster's id as the tests' node has it, another one, or none.
+    fn cluster_id(&mut self) -> Option<KafkaString> {
+        [None, Some(text("testcluster00000000000")), Some(text("another"))][self.prng.below(3) as usize]
+            .clone()
+    }
+
+    fn directory_id(&mut self) -> KafkaUuid {
+        KafkaUuid::from_uuid(uuid::Uuid::from_u128(u128::from(self.prng.below(3))))
+    }
+
+    pub(super) fn add_raft_voter(&mut self, version: i16) -> Bytes {
+        let mut body = m::AddRaftVoterRequestData {
+            cluster_id: self.cluster_id(),
+            timeout_ms: 100,
+            voter_id: self.broker(),
+            voter_directory_id: self.directory_id(),
+            listeners: self.list(|it| m::add_raft_voter_request::Listener {
+                name: text("CONTROLLER"),
+                host: text("host"),
+                port: it.prng.below(1 << 16) as u16,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        if version >= 1 {
+            body.ack_when_committed = self.prng.one_in(2);
+        }
+        self.encode(ApiKey::AddRaftVoter, version, &body)
+    }
+
+    pub(super) fn remove_raft_voter(&mut self, version: i16) -> Bytes {
+        let body = m::RemoveRaftVoterRequestData {
+            cluster_id: self.cluster_id(),
+            voter_id: self.broker(),
+            voter_directory_id: self.directory_id(),
+            ..Default::default()
+        };
+        self.encode(ApiKey::RemoveRaftVoter, version, &body)
     }
 }

@@ -84,6 +84,8 @@ pub fn decode_body(
         ApiKey::DescribeQuorum => decode::<m::DescribeQuorumRequestData>(version, body()).map(drop),
         ApiKey::DescribeProducers => decode::<m::DescribeProducersRequestData>(version, body()).map(drop),
         ApiKey::UnregisterBroker => decode::<m::UnregisterBrokerRequestData>(version, body()).map(drop),
+        ApiKey::AddRaftVoter => decode::<m::AddRaftVoterRequestData>(version, body()).map(drop),
+        ApiKey::RemoveRaftVoter => decode::<m::RemoveRaftVoterRequestData>(version, body()).map(drop),
         ApiKey::DescribeCluster => decode::<m::DescribeClusterRequestData>(version, body()).map(drop),
         ApiKey::ListConfigResources => decode::<m::ListConfigResourcesRequestData>(version, body()).map(drop),
         ApiKey::DescribeTopicPartitions => {

@@ -109,6 +109,8 @@ impl Requests<'_> {
             ApiKey::DescribeQuorum => self.describe_quorum(version),
             ApiKey::DescribeProducers => self.describe_producers(version),
             ApiKey::UnregisterBroker => self.unregister_broker(version),
+            ApiKey::AddRaftVoter => self.add_raft_voter(version),
+            ApiKey::RemoveRaftVoter => self.remove_raft_voter(version),
             ApiKey::DescribeCluster => self.describe_cluster(version),
             ApiKey::ListConfigResources => self.list_config_resources(version),
             ApiKey::DescribeTopicPartitions => self.describe_topic_partitions(version),

@@ -9,6 +9,7 @@ use pelton_wire::messages::{self as m, KafkaString, decode_response, encode_requ
 use pelton_wire::records::BatchBuilder;
 
 use super::churn::Churn;
+use super::moves::Moves;
 use super::node::place_of_port;
 use super::register::Register;
 use super::trim::Trim;
@@ -37,6 +38,8 @@ pub enum Task {
     Latest { partition: i32, goal: u64, answers: u64, least: i64 },
     /// Commits and reads an offset of a group.
     Group(Register),
+    /// Moves replicas away and back.
+    Move(Moves),
     /// Wants this topic.
     Create { configs: Vec<(&'static str, String)>, partitions: i32, created: bool },
     /// Sets `min.insync.replicas` so many times.
@@ -102,6 +105,7 @@ impl Client {
             Task::Read { goal, found, .. } => found >= goal,
             Task::Latest { goal, answers, .. } => answers >= goal,
             Task::Group(register) => register.is_done(),
+            Task::Move(moves) => moves.is_done(),
             Task::Create { created, .. } => *created,
             Task::Alter { goal, done } => done >= goal,
             Task::Churn(churn) => churn.is_done(),
@@ -122,6 +126,7 @@ impl Client {
                 format!("asked {answers} of {goal} of {partition}")
             }
             Task::Group(register) => register.text(),
+            Task::Move(moves) => moves.text(),
             Task::Create { .. } => "wants its topic".to_string(),
             Task::Alter { goal, done } => format!("altered {done} of {goal}"),
             Task::Churn(churn) => churn.text(),
@@ -172,6 +177,10 @@ impl Client {
             }
             Task::Group(register) => {
                 let (version, frame) = register.next(id);
+                (Asked::Task, version, frame)
+            }
+            Task::Move(moves) => {
+                let (version, frame) = moves.next(self.topic, id, prng);
                 (Asked::Task, version, frame)
             }
             Task::Create { configs, partitions, .. } => {
@@ -244,6 +253,11 @@ impl Client {
             (Asked::Task, Task::Group(register)) => {
                 let next = register.answered(version, frame, judges);
                 self.last = register.text();
+                next
+            }
+            (Asked::Task, Task::Move(moves)) => {
+                let next = moves.answered(version, frame);
+                self.last = moves.text();
                 next
             }
             (Asked::Task, Task::Create { created, .. }) => {

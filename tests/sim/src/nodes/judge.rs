@@ -1,6 +1,6 @@
 //! What must hold after every step, of the replicas of the shard that has just had its turn (invariants I1, I2, I6, I8, I9).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pelton_model::{PartitionKey, ShardId};
 use pelton_replica::partition::RoleKind;
@@ -33,6 +33,9 @@ impl World {
         let (now, life) = (self.now_of(place.0), self.nodes[place.0].life);
         let Some(Some(shard)) = self.nodes[place.0].shards.get(usize::from(place.1)) else { return Ok(()) };
         let mut twice = Vec::new();
+        // A replica that was moved away has nothing to keep when it comes back.
+        let here: BTreeSet<PartitionKey> = shard.replicas().iter().map(|it| it.key).collect();
+        self.watch.seen.retain(|(seen, key), _| *seen != place || here.contains(key));
         for it in shard.replicas() {
             let (key, epoch) = (it.key, it.leader_epoch.0);
             let (high_watermark, end) = (it.high_watermark.0, it.log_end_offset.0);

@@ -138,7 +138,7 @@ pub fn cluster(prng: &mut Prng, fault: Option<Fault>) -> Vec<Node> {
             lossy: false,
             stands_until: vec![0; usize::from(shards)],
             life: 0,
-            disk: Disk::default(),
+            disk: Disk::apart(),
             disk_ns: 2 * MS,
             shards: Vec::new(),
             ticks: vec![None; usize::from(shards)],
@@ -210,7 +210,7 @@ impl World {
             let image = DiskImage {
                 checkpoints: [node.disk.checkpoint(shard, 0), node.disk.checkpoint(shard, 1)],
                 journal: node.disk.journal(shard, node.config.journal_bytes as usize),
-                segments: node.disk.segment_reader(),
+                segments: node.disk.segment_reader(shard),
             };
             let (config, cluster, mut out) = (node.config.clone(), node.cluster_config(), Vec::new());
             let started = Shard::in_cluster(config, &cluster, ShardId(shard), image, seed, now, &mut out);

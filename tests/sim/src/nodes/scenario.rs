@@ -9,6 +9,7 @@ use pelton_shard::ReplicaReport;
 
 use super::churn::Churn;
 use super::client::{Client, Task};
+use super::moves::Moves;
 use super::register::Register;
 use super::trim::Trim;
 use super::{COPIES, Fault, MS, SECOND, Summary, What, World};
@@ -115,6 +116,8 @@ impl World {
             let goal = 10 + self.prng.below(30) as i64;
             self.add("all", Task::Group(Register::new(group.to_string(), "all", goal)));
         }
+        let moves = 1 + self.prng.below(6) as u32;
+        self.add("all", Task::Move(Moves::new(0, moves)));
     }
 
     fn add(&mut self, topic: &'static str, task: Task) {

@@ -86,7 +86,7 @@ impl World {
             match part {
                 SendPart::Bytes(part) => bytes.extend_from_slice(&part),
                 SendPart::File { file, position, length, .. } => {
-                    match self.nodes[place.0].disk.range(file, position, length) {
+                    match self.nodes[place.0].disk.range(place.1, file, position, length) {
                         Some(range) => bytes.extend_from_slice(&range),
                         None => {
                             let text =

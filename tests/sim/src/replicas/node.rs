@@ -136,7 +136,7 @@ impl Node {
         let image = DiskImage {
             checkpoints: [self.disk.checkpoint(0, 0), self.disk.checkpoint(0, 1)],
             journal: self.disk.journal(0, config.journal_bytes as usize),
-            segments: self.disk.segment_reader(),
+            segments: self.disk.segment_reader(0),
         };
         let recovered = Storage::recover(config, image, self.now(real_ns));
         let (storage, recovered) = recovered.map_err(|error| error.to_string())?;

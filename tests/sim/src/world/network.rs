@@ -26,7 +26,7 @@ impl World {
                 SendPart::File { file, position, length, laid_to } => {
                     // What may be read ahead must be there too.
                     let ahead = (laid_to - position) as usize;
-                    match self.disk.range(file, position, ahead.max(length)) {
+                    match self.disk.range(shard, file, position, ahead.max(length)) {
                         Some(range) if ahead >= length => bytes.extend_from_slice(&range[..length]),
                         _ => {
                             let text = format!("{file:?} {position}+{length}, laid to {laid_to}");

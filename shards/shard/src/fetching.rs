@@ -122,7 +122,7 @@ impl Shard {
         let answer = match plan {
             // Its segment went while it was being looked through.
             Ok(ReadPlan::Empty) | Err(_) if part.fetch_offset < self.storage.log_start_offset(*slot) => {
-                FetchAnswer::error(ErrorCode::OffsetOutOfRange)
+                self.out_of_range(now, *slot)
             }
             Ok(plan) => match self.check_hosted_read(now, *slot, part.any_replica) {
                 Ok(()) => self.fetch_answer(*slot, plan),
@@ -370,7 +370,7 @@ impl Shard {
             }
         }
         if part.fetch_offset < self.storage.log_start_offset(slot) || part.fetch_offset > log_end_offset {
-            return ReadLocal::Answer(FetchAnswer::error(ErrorCode::OffsetOutOfRange));
+            return ReadLocal::Answer(self.out_of_range(now, slot));
         }
         if let Some(preferred) = part.redirect
             && part.fetch_offset <= high_watermark
@@ -397,8 +397,15 @@ impl Shard {
         match start {
             Ok(ReadStart::Ready(plan)) => ReadLocal::Answer(self.fetch_answer(slot, plan)),
             Ok(ReadStart::Pending(token)) => ReadLocal::Pending(token),
-            Err(_) => ReadLocal::Answer(FetchAnswer::error(ErrorCode::OffsetOutOfRange)),
+            Err(_) => ReadLocal::Answer(self.out_of_range(now, slot)),
         }
+    }
+
+    /// The answer to an offset that the log here does not have. Only a leader knows that it is none: a replica that is behind or
+    /// has just begun sends the consumer there, which might start over otherwise.
+    fn out_of_range(&self, now: Now, slot: PartitionSlot) -> FetchAnswer {
+        let led = self.check_hosted_read(now, slot, false);
+        FetchAnswer::error(led.err().unwrap_or(ErrorCode::OffsetOutOfRange))
     }
 
     fn fetch_answer(&self, slot: PartitionSlot, plan: ReadPlan) -> FetchAnswer {

@@ -35,6 +35,8 @@ pub(crate) struct Readable<'a> {
 pub struct ReplicaReport {
     /// Which partition.
     pub key: PartitionKey,
+    /// Where its log is kept: another one for a replica that was away.
+    pub slot: PartitionSlot,
     /// What it is.
     pub role: RoleKind,
     /// The leader epoch it knows.
@@ -55,6 +57,7 @@ impl Shard {
             let state = hosted.host.state();
             Some(ReplicaReport {
                 key: hosted.key,
+                slot,
                 role: state.role(),
                 leader_epoch: state.leader_epoch(),
                 high_watermark: state.high_watermark(),

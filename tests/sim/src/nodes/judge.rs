@@ -1,7 +1,8 @@
 //! What must hold after every step, of the replicas of the shard that has just had its turn (invariants I1, I2, I6, I8, I9).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use pelton_log::PartitionSlot;
 use pelton_model::{PartitionKey, ShardId};
 use pelton_replica::partition::RoleKind;
 
@@ -10,6 +11,7 @@ use super::{Place, World};
 /// What was seen of a replica last.
 struct Seen {
     life: u64,
+    slot: PartitionSlot,
     role: RoleKind,
     leader_epoch: i32,
     high_watermark: i64,
@@ -33,9 +35,6 @@ impl World {
         let (now, life) = (self.now_of(place.0), self.nodes[place.0].life);
         let Some(Some(shard)) = self.nodes[place.0].shards.get(usize::from(place.1)) else { return Ok(()) };
         let mut twice = Vec::new();
-        // A replica that was moved away has nothing to keep when it comes back.
-        let here: BTreeSet<PartitionKey> = shard.replicas().iter().map(|it| it.key).collect();
-        self.watch.seen.retain(|(seen, key), _| *seen != place || here.contains(key));
         for it in shard.replicas() {
             let (key, epoch) = (it.key, it.leader_epoch.0);
             let (high_watermark, end) = (it.high_watermark.0, it.log_end_offset.0);
@@ -50,12 +49,14 @@ impl World {
                 RoleKind::Activating | RoleKind::Active | RoleKind::Draining | RoleKind::Released
             );
             let answers = matches!(it.role, RoleKind::Active | RoleKind::Draining);
-            let seen = Seen { life, role: it.role, leader_epoch: epoch, high_watermark };
+            let seen = Seen { life, slot: it.slot, role: it.role, leader_epoch: epoch, high_watermark };
             let before = self.watch.seen.insert((place, key), seen);
             if self.trace_text && before.as_ref().is_none_or(|before| before.role != it.role) {
                 println!("{:>10} {}", self.now_ns / 1000, text());
             }
-            let fell = before.filter(|before| before.life == life && before.high_watermark > high_watermark);
+            // A replica that was moved away has nothing to keep when it comes back.
+            let same = |before: &Seen| before.life == life && before.slot == it.slot;
+            let fell = before.filter(|before| same(before) && before.high_watermark > high_watermark);
             if let Some(before) = fell {
                 return Err(format!(
                     "I8: {}, before {} in {}",

@@ -29,6 +29,9 @@ pub fn answer(frame: &Bytes, error: ErrorCode, why: &str) -> Result<Bytes, WireE
         ApiKey::IncrementalAlterConfigs => {
             encode_response(key, version, id, &incremental(decode(version, body)?, &refusal))
         }
+        ApiKey::ElectLeaders => {
+            encode_response(key, version, id, &elections(version, decode(version, body)?, &refusal))
+        }
         ApiKey::InitProducerId => {
             // Kafka's ProducerIdManager has no word for "no controller" but this one, which producers try again.
             let error = match error {
@@ -50,10 +53,6 @@ pub fn answer(frame: &Bytes, error: ErrorCode, why: &str) -> Result<Bytes, WireE
 /// Of APIs with one error for the whole of a request.
 fn whole(key: ApiKey, version: i16, id: i32, (code, text): Refusal) -> Result<Bytes, WireError> {
     Ok(match key {
-        ApiKey::ElectLeaders => {
-            let body = m::ElectLeadersResponseData { error_code: code, ..Default::default() };
-            encode_response(key, version, id, &body)
-        }
         ApiKey::AlterPartitionReassignments => {
             let body = m::AlterPartitionReassignmentsResponseData {
                 error_code: code,
@@ -97,6 +96,31 @@ fn whole(key: ApiKey, version: i16, id: i32, (code, text): Refusal) -> Result<By
         }
         other => return Err(WireError::NotServed(other.name())),
     })
+}
+
+/// Version 0 has no error for the whole.
+fn elections(
+    version: i16,
+    request: m::ElectLeadersRequestData,
+    (code, text): &Refusal,
+) -> m::ElectLeadersResponseData {
+    let result = |partition: &i32| m::elect_leaders_response::PartitionResult {
+        partition_id: *partition,
+        error_code: *code,
+        error_message: text.clone(),
+        ..Default::default()
+    };
+    let topics = request.topic_partitions.unwrap_or_default().into_iter();
+    let replica_election_results = topics.map(|topic| m::ReplicaElectionResult {
+        partition_result: topic.partitions.iter().map(result).collect(),
+        topic: topic.topic,
+        ..Default::default()
+    });
+    m::ElectLeadersResponseData {
+        error_code: if version >= 1 { *code } else { 0 },
+        replica_election_results: replica_election_results.collect(),
+        ..Default::default()
+    }
 }
 
 /// An error code and its reason.
@@ -245,6 +269,18 @@ mod tests {
                 (body.responses[0].resource_name.as_str(), body.responses[0].error_code),
                 ("orders", 7)
             );
+        }
+        for version in 0..=2 {
+            let partitions = vec![0, 4];
+            let topic =
+                m::elect_leaders_request::TopicPartitions { topic: name(), partitions, ..Default::default() };
+            let request =
+                m::ElectLeadersRequestData { topic_partitions: Some(vec![topic]), ..Default::default() };
+            let body: m::ElectLeadersResponseData = refused(ApiKey::ElectLeaders, version, &request);
+            assert_eq!(body.error_code, if version >= 1 { 7 } else { 0 });
+            let found = body.replica_election_results[0].partition_result.iter();
+            let found: Vec<_> = found.map(|it| (it.partition_id, it.error_code)).collect();
+            assert_eq!(found, [(0, 7), (4, 7)]);
         }
         for version in 0..=4 {
             let request = m::InitProducerIdRequestData::default();

@@ -431,7 +431,7 @@ impl Shard {
         key: pelton_model::PartitionKey,
         any_replica: bool,
     ) -> Option<PartitionSlot> {
-        let follower = || if any_replica { self.replica_slot(key) } else { None };
+        let follower = || if any_replica { self.hosted_slot(key) } else { None };
         self.partitions.slot(key).or_else(follower)
     }
 

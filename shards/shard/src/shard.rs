@@ -430,7 +430,7 @@ impl Shard {
                 let report = self.log_dir(&wanted);
                 out.push(Effect::ToShard { to: from, message: ShardMessage::LogDirDone { id, report } });
             }
-            ShardMessage::LogDirDone { id, report } => self.handle_log_dir(now, id, report, out),
+            ShardMessage::LogDirDone { id, report } => self.handle_log_dir(id, report, out),
             ShardMessage::ControlRefused { id, why } => self.handle_control_refused(now, id, why, out),
             message => self.handle_cluster_message(now, from, message, out),
         }

@@ -4,12 +4,13 @@ use bytes::Bytes;
 use pelton_model::{Now, PartitionKey};
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::{
-    DeleteRecordsPartitionResult, DeleteRecordsRequestData, DeleteRecordsResponseData,
-    DeleteRecordsTopicResult, KafkaString,
+    DeleteRecordsPartition, DeleteRecordsPartitionResult, DeleteRecordsRequestData,
+    DeleteRecordsResponseData, DeleteRecordsTopicResult,
 };
 
 use crate::Shard;
 use crate::api::RequestContext;
+use crate::api::named::Named;
 use crate::api::partition::{PartitionAnswer, PartitionOp};
 use crate::effect::Effect;
 
@@ -22,61 +23,38 @@ impl Shard {
         request: DeleteRecordsRequestData,
         out: &mut Vec<Effect>,
     ) {
-        let mut asks = Vec::new();
-        let mut topics = Vec::new();
-        for topic in &request.topics {
-            let route = self.partitions.topic_by_name(topic.name.as_str());
-            let mut indexes = Vec::with_capacity(topic.partitions.len());
-            for partition in &topic.partitions {
-                indexes.push(partition.partition_index);
-                asks.push(match route {
-                    Some(route) => Ok(PartitionOp::DeleteRecords {
-                        key: PartitionKey { topic_id: route.id, partition: partition.partition_index },
-                        offset: partition.offset,
-                        timeout_ms: request.timeout_ms,
-                    }),
-                    None => Err(PartitionAnswer::DeleteRecords {
-                        error: ErrorCode::UnknownTopicOrPartition,
-                        low_watermark: -1,
-                    }),
-                });
-            }
-            topics.push((topic.name.clone(), indexes));
-        }
-        let request_ref = context.request;
-        let shape = Box::new(move |answers: &[PartitionAnswer]| encode(&context, topics, answers));
-        self.gather(now, request_ref, asks, shape, out);
+        let timeout_ms = request.timeout_ms;
+        let topics = request.topics.into_iter().map(|topic| (topic.name, topic.partitions));
+        let op = |topic_id, asked: &DeleteRecordsPartition| PartitionOp::DeleteRecords {
+            key: PartitionKey { topic_id, partition: asked.partition_index },
+            offset: asked.offset,
+            timeout_ms,
+        };
+        self.gather_named(now, context, topics, op, encode, out);
     }
 }
 
-fn encode(
-    context: &RequestContext,
-    topics: Vec<(KafkaString, Vec<i32>)>,
-    answers: &[PartitionAnswer],
-) -> Bytes {
-    let mut answers = answers.iter();
+fn encode(context: &RequestContext, topics: Named<'_>) -> Bytes {
     let topics = topics
         .into_iter()
-        .map(|(name, indexes)| DeleteRecordsTopicResult {
+        .map(|(name, partitions)| DeleteRecordsTopicResult {
             name,
-            partitions: indexes
-                .into_iter()
-                .zip(answers.by_ref())
-                .map(|(partition_index, answer)| {
-                    let (error, low_watermark) = match answer {
-                        PartitionAnswer::DeleteRecords { error, low_watermark } => (*error, *low_watermark),
-                        _ => (ErrorCode::UnknownServerError, -1),
-                    };
-                    DeleteRecordsPartitionResult {
-                        partition_index,
-                        low_watermark,
-                        error_code: error.code(),
-                        ..Default::default()
-                    }
-                })
-                .collect(),
+            partitions: partitions.into_iter().map(partition_result).collect(),
             ..Default::default()
         })
         .collect();
     context.encode(&DeleteRecordsResponseData { topics, ..Default::default() })
+}
+
+fn partition_result((partition_index, answer): (i32, &PartitionAnswer)) -> DeleteRecordsPartitionResult {
+    let (error, low_watermark) = match answer {
+        PartitionAnswer::DeleteRecords { error, low_watermark } => (*error, *low_watermark),
+        _ => (ErrorCode::UnknownServerError, -1),
+    };
+    DeleteRecordsPartitionResult {
+        partition_index,
+        low_watermark,
+        error_code: error.code(),
+        ..Default::default()
+    }
 }

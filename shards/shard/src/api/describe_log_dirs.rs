@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use pelton_log::Health;
-use pelton_model::{Now, PartitionKey, ShardId};
+use pelton_model::{PartitionKey, ShardId};
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
@@ -58,7 +58,6 @@ impl Shard {
     /// Asks every shard whose directory the broker has.
     pub(crate) fn describe_log_dirs(
         &mut self,
-        now: Now,
         context: RequestContext,
         request: DescribeLogDirsRequestData,
         out: &mut Vec<Effect>,
@@ -82,7 +81,7 @@ impl Shard {
             out.push(Effect::ToShard { to: shard, message });
         }
         let report = self.log_dir(&wanted);
-        self.handle_log_dir(now, id, report, out);
+        self.handle_log_dir(id, report, out);
     }
 
     /// What this shard has on disk.
@@ -112,13 +111,7 @@ impl Shard {
     }
 
     /// A shard has told.
-    pub(crate) fn handle_log_dir(
-        &mut self,
-        _now: Now,
-        id: RequestId,
-        report: LogDirReport,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(crate) fn handle_log_dir(&mut self, id: RequestId, report: LogDirReport, out: &mut Vec<Effect>) {
         let index = match self.serves_foreign() {
             true => u32::from(report.shard.0),
             false => 0,

@@ -4,10 +4,11 @@ use bytes::Bytes;
 use pelton_model::{Now, PartitionKey};
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
-use pelton_wire::messages::{DescribeProducersRequestData, DescribeProducersResponseData, KafkaString};
+use pelton_wire::messages::{DescribeProducersRequestData, DescribeProducersResponseData};
 
 use crate::Shard;
 use crate::api::RequestContext;
+use crate::api::named::Named;
 use crate::api::partition::{PartitionAnswer, PartitionOp};
 use crate::effect::Effect;
 
@@ -20,40 +21,20 @@ impl Shard {
         request: DescribeProducersRequestData,
         out: &mut Vec<Effect>,
     ) {
-        let mut asks = Vec::new();
-        let mut topics = Vec::new();
-        for topic in request.topics {
-            let route = self.partitions.topic_by_name(topic.name.as_str());
-            for partition in &topic.partition_indexes {
-                asks.push(match route {
-                    Some(route) => Ok(PartitionOp::Producers {
-                        key: PartitionKey { topic_id: route.id, partition: *partition },
-                    }),
-                    None => Err(PartitionAnswer::Producers {
-                        error: ErrorCode::UnknownTopicOrPartition,
-                        producers: Vec::new(),
-                    }),
-                });
-            }
-            topics.push((topic.name, topic.partition_indexes));
-        }
-        let request_ref = context.request;
-        let shape = Box::new(move |answers: &[PartitionAnswer]| encode(&context, topics, answers));
-        self.gather(now, request_ref, asks, shape, out);
+        let topics = request.topics.into_iter().map(|topic| (topic.name, topic.partition_indexes));
+        let op = |topic_id, partition: &i32| PartitionOp::Producers {
+            key: PartitionKey { topic_id, partition: *partition },
+        };
+        self.gather_named(now, context, topics, op, encode, out);
     }
 }
 
-fn encode(
-    context: &RequestContext,
-    topics: Vec<(KafkaString, Vec<i32>)>,
-    answers: &[PartitionAnswer],
-) -> Bytes {
-    let mut answers = answers.iter();
+fn encode(context: &RequestContext, topics: Named<'_>) -> Bytes {
     let topics = topics
         .into_iter()
-        .map(|(name, indexes)| TopicResponse {
+        .map(|(name, partitions)| TopicResponse {
             name,
-            partitions: indexes.into_iter().zip(answers.by_ref()).map(partition).collect(),
+            partitions: partitions.into_iter().map(partition).collect(),
             ..Default::default()
         })
         .collect();

@@ -110,7 +110,7 @@ impl Shard {
             }
             ApiKey::DescribeLogDirs => {
                 let request = decode(version, body())?;
-                self.describe_log_dirs(now, context.clone(), request, out);
+                self.describe_log_dirs(context.clone(), request, out);
             }
             ApiKey::Metadata => self.metadata(now, context, frame, body_offset, out)?,
             ApiKey::CreateTopics

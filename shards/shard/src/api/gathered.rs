@@ -58,7 +58,7 @@ impl Shard {
         &mut self,
         now: Now,
         request: RequestRef,
-        asks: Vec<Result<PartitionOp, PartitionAnswer>>,
+        asks: Vec<PartitionOp>,
         shape: GatherShape,
         out: &mut Vec<Effect>,
     ) {
@@ -68,17 +68,13 @@ impl Shard {
         }
         let id = self.next_id();
         self.gather.open(id, request, shape, asks.len());
-        for (index, ask) in asks.into_iter().enumerate() {
-            let index = index as u32;
-            match ask {
-                Err(answer) => self.handle_gather_answer(now, id, index, answer, out),
-                Ok(op) => match self.route_of(&op) {
-                    Some(Route::Foreign(shard)) if self.serves_foreign() => {
-                        let message = ShardMessage::Partition { id, index, op };
-                        out.push(Effect::ToShard { to: shard, message });
-                    }
-                    _ => self.run_operation(now, Asker::Here { id, index }, op, out),
-                },
+        for (index, op) in (0..).zip(asks) {
+            match self.route_of(&op) {
+                Some(Route::Foreign(shard)) if self.serves_foreign() => {
+                    let message = ShardMessage::Partition { id, index, op };
+                    out.push(Effect::ToShard { to: shard, message });
+                }
+                _ => self.run_operation(now, Asker::Here { id, index }, op, out),
             }
         }
     }
@@ -179,8 +175,7 @@ impl Shard {
     }
 
     fn run_operation(&mut self, now: Now, asker: Asker, op: PartitionOp, out: &mut Vec<Effect>) {
-        let replica = if op.of_any_replica() { self.replica_slot(op.key()) } else { None };
-        let Some(slot) = replica.or_else(|| self.partitions.slot(op.key())) else {
+        let Some(slot) = self.slot_to_read(op.key(), op.of_any_replica()) else {
             let error = match self.partitions.route(op.key()) {
                 None => ErrorCode::UnknownTopicOrPartition,
                 Some(_) => ErrorCode::NotLeaderOrFollower,

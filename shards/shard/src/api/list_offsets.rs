@@ -4,11 +4,13 @@ use bytes::Bytes;
 use pelton_model::{Now, PartitionKey};
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::{
-    ListOffsetsPartitionResponse, ListOffsetsRequestData, ListOffsetsResponseData, ListOffsetsTopicResponse,
+    ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequestData, ListOffsetsResponseData,
+    ListOffsetsTopicResponse,
 };
 
 use crate::Shard;
 use crate::api::RequestContext;
+use crate::api::named::Named;
 use crate::api::partition::{PartitionAnswer, PartitionOp};
 use crate::effect::Effect;
 
@@ -24,50 +26,24 @@ impl Shard {
         request: ListOffsetsRequestData,
         out: &mut Vec<Effect>,
     ) {
-        let mut asks = Vec::new();
-        let mut topics = Vec::new();
-        for topic in &request.topics {
-            let route = self.partitions.topic_by_name(topic.name.as_str());
-            let mut indexes = Vec::with_capacity(topic.partitions.len());
-            for partition in &topic.partitions {
-                indexes.push(partition.partition_index);
-                asks.push(match route {
-                    Some(route) => Ok(PartitionOp::ListOffset {
-                        key: PartitionKey { topic_id: route.id, partition: partition.partition_index },
-                        timestamp: partition.timestamp,
-                        current_leader_epoch: partition.current_leader_epoch,
-                    }),
-                    None => Err(PartitionAnswer::ListOffset {
-                        error: ErrorCode::UnknownTopicOrPartition,
-                        timestamp: -1,
-                        offset: -1,
-                        leader_epoch: -1,
-                    }),
-                });
-            }
-            topics.push((topic.name.clone(), indexes));
-        }
-        let request_ref = context.request;
-        let shape = Box::new(move |answers: &[PartitionAnswer]| encode(&context, topics, answers));
-        self.gather(now, request_ref, asks, shape, out);
+        let topics = request.topics.into_iter().map(|topic| (topic.name, topic.partitions));
+        let op = |topic_id, asked: &ListOffsetsPartition| PartitionOp::ListOffset {
+            key: PartitionKey { topic_id, partition: asked.partition_index },
+            timestamp: asked.timestamp,
+            current_leader_epoch: asked.current_leader_epoch,
+        };
+        self.gather_named(now, context, topics, op, encode, out);
     }
 }
 
-fn encode(
-    context: &RequestContext,
-    topics: Vec<(pelton_wire::messages::KafkaString, Vec<i32>)>,
-    answers: &[PartitionAnswer],
-) -> Bytes {
-    let mut answers = answers.iter();
+fn encode(context: &RequestContext, topics: Named<'_>) -> Bytes {
+    let answered =
+        |(index, answer): (i32, &PartitionAnswer)| partition_response(context.version, index, answer);
     let topics = topics
         .into_iter()
-        .map(|(name, indexes)| ListOffsetsTopicResponse {
+        .map(|(name, partitions)| ListOffsetsTopicResponse {
             name,
-            partitions: indexes
-                .into_iter()
-                .zip(answers.by_ref())
-                .map(|(partition_index, answer)| partition_response(context.version, partition_index, answer))
-                .collect(),
+            partitions: partitions.into_iter().map(answered).collect(),
             ..Default::default()
         })
         .collect();

@@ -23,6 +23,7 @@ pub mod init_producer_id;
 pub mod list_config_resources;
 pub mod list_offsets;
 pub mod metadata;
+mod named;
 pub mod offset_for_leader_epoch;
 pub mod partition;
 mod plan;

@@ -4,12 +4,14 @@ use bytes::Bytes;
 use pelton_model::{Now, PartitionKey};
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::{
-    KafkaString, OffsetForLeaderEpochRequestData, OffsetForLeaderEpochResponseData,
-    OffsetForLeaderTopicResult, offset_for_leader_epoch_response::EpochEndOffset,
+    OffsetForLeaderEpochRequestData, OffsetForLeaderEpochResponseData, OffsetForLeaderTopicResult,
+    offset_for_leader_epoch_request::OffsetForLeaderPartition,
+    offset_for_leader_epoch_response::EpochEndOffset,
 };
 
 use crate::Shard;
 use crate::api::RequestContext;
+use crate::api::named::Named;
 use crate::api::partition::{PartitionAnswer, PartitionOp};
 use crate::effect::Effect;
 
@@ -22,65 +24,32 @@ impl Shard {
         request: OffsetForLeaderEpochRequestData,
         out: &mut Vec<Effect>,
     ) {
-        let mut asks = Vec::new();
-        let mut topics = Vec::new();
-        for topic in &request.topics {
-            let route = self.partitions.topic_by_name(topic.topic.as_str());
-            let mut indexes = Vec::with_capacity(topic.partitions.len());
-            for partition in &topic.partitions {
-                indexes.push(partition.partition);
-                asks.push(match route {
-                    Some(route) => Ok(PartitionOp::EpochEnd {
-                        key: PartitionKey { topic_id: route.id, partition: partition.partition },
-                        leader_epoch: partition.leader_epoch,
-                        current_leader_epoch: partition.current_leader_epoch,
-                    }),
-                    None => Err(PartitionAnswer::EpochEnd {
-                        error: ErrorCode::UnknownTopicOrPartition,
-                        leader_epoch: -1,
-                        end_offset: -1,
-                    }),
-                });
-            }
-            topics.push((topic.topic.clone(), indexes));
-        }
-        let request_ref = context.request;
-        let shape = Box::new(move |answers: &[PartitionAnswer]| encode(&context, topics, answers));
-        self.gather(now, request_ref, asks, shape, out);
+        let topics = request.topics.into_iter().map(|topic| (topic.topic, topic.partitions));
+        let op = |topic_id, asked: &OffsetForLeaderPartition| PartitionOp::EpochEnd {
+            key: PartitionKey { topic_id, partition: asked.partition },
+            leader_epoch: asked.leader_epoch,
+            current_leader_epoch: asked.current_leader_epoch,
+        };
+        self.gather_named(now, context, topics, op, encode, out);
     }
 }
 
-fn encode(
-    context: &RequestContext,
-    topics: Vec<(KafkaString, Vec<i32>)>,
-    answers: &[PartitionAnswer],
-) -> Bytes {
-    let mut answers = answers.iter();
+fn encode(context: &RequestContext, topics: Named<'_>) -> Bytes {
     let topics = topics
         .into_iter()
-        .map(|(topic, indexes)| OffsetForLeaderTopicResult {
+        .map(|(topic, partitions)| OffsetForLeaderTopicResult {
             topic,
-            partitions: indexes
-                .into_iter()
-                .zip(answers.by_ref())
-                .map(|(partition, answer)| {
-                    let (error, leader_epoch, end_offset) = match answer {
-                        PartitionAnswer::EpochEnd { error, leader_epoch, end_offset } => {
-                            (*error, *leader_epoch, *end_offset)
-                        }
-                        _ => (ErrorCode::UnknownServerError, -1, -1),
-                    };
-                    EpochEndOffset {
-                        error_code: error.code(),
-                        partition,
-                        leader_epoch,
-                        end_offset,
-                        ..Default::default()
-                    }
-                })
-                .collect(),
+            partitions: partitions.into_iter().map(epoch_end).collect(),
             ..Default::default()
         })
         .collect();
     context.encode(&OffsetForLeaderEpochResponseData { topics, ..Default::default() })
+}
+
+fn epoch_end((partition, answer): (i32, &PartitionAnswer)) -> EpochEndOffset {
+    let (error, leader_epoch, end_offset) = match answer {
+        PartitionAnswer::EpochEnd { error, leader_epoch, end_offset } => (*error, *leader_epoch, *end_offset),
+        _ => (ErrorCode::UnknownServerError, -1, -1),
+    };
+    EpochEndOffset { error_code: error.code(), partition, leader_epoch, end_offset, ..Default::default() }
 }

@@ -5,7 +5,7 @@
 use pelton_cluster::image::MetadataImage;
 use pelton_cluster::placement::place_of;
 use pelton_cluster::record::MetadataRecord;
-use pelton_model::{NodeId, Replica};
+use pelton_model::NodeId;
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::{KafkaString, UnregisterBrokerRequestData, UnregisterBrokerResponseData};
 
@@ -63,8 +63,7 @@ fn plan(
 
 /// A partition with a replica on the node, by name.
 fn counted_on(image: &MetadataImage, node: NodeId) -> Option<String> {
-    let there = |replica: &Replica| replica.node == node;
-    let (key, _) = image.partitions().find(|(_, partition)| partition.replicas.iter().any(there))?;
+    let (key, _) = image.partitions_on(node, None).next()?;
     let topic = image.topic_by_id(key.topic_id).map_or("?", |topic| &topic.name);
     Some(format!("{topic}-{}", key.partition))
 }

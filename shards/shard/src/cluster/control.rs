@@ -6,7 +6,9 @@ use pelton_cluster::control::asks::{Answer, Ask};
 use pelton_cluster::node_message::PLAN_BYTES_MAX;
 use pelton_cluster::record::MetadataRecord;
 use pelton_model::Now;
+use pelton_wire::api_key::ApiKey;
 use pelton_wire::error_code::ErrorCode;
+use pelton_wire::header::RequestHeader;
 
 use super::member::Asked;
 use crate::Shard;
@@ -35,9 +37,12 @@ pub(super) struct Planning {
 }
 
 impl Planning {
-    /// What was asked.
-    pub(super) fn decoded(&self) -> Option<ControlRequest> {
-        decode(self.request.clone())
+    /// API, version, correlation id and body of a client's request; none of topics that are to be there.
+    pub(super) fn parsed(&self) -> Option<(ApiKey, i16, i32, Bytes)> {
+        let Some(ControlRequest::Frame(frame)) = decode(self.request.clone()) else { return None };
+        let header = RequestHeader::parse(&frame).ok()?;
+        let body = frame.slice(header.body_offset..);
+        Some((ApiKey::from_code(header.api_key)?, header.api_version, header.correlation_id, body))
     }
 
     /// The same, as the controller gets it.
@@ -155,11 +160,9 @@ impl Shard {
                 self.refuse_planning(now, &planning, ErrorCode::PolicyViolation, why, out);
             }
             Answer::Planned { index, response } => {
-                if self.wait_for_election(now, &planning, &response)
-                    || self.wait_for_voters(now, &planning, &response)
-                {
-                    self.finish_answered(now, out);
-                } else if let Some(seat) = self.cluster.as_mut().and_then(|cluster| cluster.seat.as_mut()) {
+                let waits = self.wait_for_election(now, &planning, &response)
+                    || self.wait_for_voters(now, &planning, &response);
+                if !waits && let Some(seat) = self.seat_mut() {
                     seat.answered.push((index, planning.origin, response));
                 }
                 self.finish_answered(now, out);

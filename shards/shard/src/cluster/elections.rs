@@ -7,7 +7,6 @@ use pelton_cluster::control::election::Scene;
 use pelton_model::{Now, PartitionKey};
 use pelton_wire::api_key::ApiKey;
 use pelton_wire::error_code::ErrorCode;
-use pelton_wire::header::RequestHeader;
 use pelton_wire::messages::{
     ElectLeadersRequestData, ElectLeadersResponseData, KafkaString, decode, decode_response,
 };
@@ -17,7 +16,6 @@ use super::member::Asked;
 use crate::Shard;
 use crate::api::elect_leaders::{PREFERRED, may_go_home};
 use crate::api::encode_response;
-use crate::control::ControlRequest;
 use crate::effect::Effect;
 
 /// What a leader was asked for and has not done is asked for again after this, nanoseconds.
@@ -57,13 +55,10 @@ impl Shard {
     }
 
     fn election_of(&self, now: Now, planning: &Planning, response: &Bytes) -> Option<Election> {
-        let Some(ControlRequest::Frame(frame)) = planning.decoded() else { return None };
-        let header = RequestHeader::parse(&frame).ok()?;
-        let (version, api_key) = (header.api_version, ApiKey::from_code(header.api_key)?);
+        let (api_key, version, _, body) = planning.parsed()?;
         if api_key != ApiKey::ElectLeaders {
             return None;
         }
-        let body = frame.slice(header.body_offset..);
         let request: ElectLeadersRequestData = decode(version, body).ok()?;
         let answer = (response.len() > 4).then(|| response.slice(4..))?;
         let (correlation_id, response): (i32, ElectLeadersResponseData) =

@@ -435,14 +435,9 @@ impl Shard {
         });
     }
 
-    /// The slot of a replica here.
-    pub(super) fn hosted_slot(&self, key: PartitionKey) -> Option<PartitionSlot> {
-        self.cluster.as_ref()?.by_key.get(&key).copied()
-    }
-
     /// The slot of a replica here, whether or not it leads; none on a single node.
-    pub(crate) fn replica_slot(&self, key: PartitionKey) -> Option<PartitionSlot> {
-        self.hosted_slot(key)
+    pub(crate) fn hosted_slot(&self, key: PartitionKey) -> Option<PartitionSlot> {
+        self.cluster.as_ref()?.by_key.get(&key).copied()
     }
 
     /// Where this node has a replica of a partition of a cluster, whether or not it leads: here, or on which of its shards.

@@ -5,14 +5,12 @@ use pelton_cluster::placement::place_of;
 use pelton_model::{NodeId, Now};
 use pelton_wire::api_key::ApiKey;
 use pelton_wire::error_code::ErrorCode;
-use pelton_wire::header::RequestHeader;
 use pelton_wire::messages::{AddRaftVoterRequestData, RemoveRaftVoterRequestData, decode, decode_response};
 use pelton_wire::messages::{AddRaftVoterResponseData, RemoveRaftVoterResponseData};
 
 use super::control::Planning;
 use crate::Shard;
 use crate::api::{encode_response, raft_voters};
-use crate::control::ControlRequest;
 
 /// How long a removal is waited for, which names no time, milliseconds; Kafka's `controller.quorum.request.timeout.ms` by default.
 const REMOVAL_TIMEOUT_MS: i32 = 2_000;
@@ -60,10 +58,7 @@ impl Shard {
 }
 
 fn voter_change(now: Now, planning: &Planning, response: &Bytes) -> Option<VoterChange> {
-    let Some(ControlRequest::Frame(frame)) = planning.decoded() else { return None };
-    let header = RequestHeader::parse(&frame).ok()?;
-    let (version, api_key) = (header.api_version, ApiKey::from_code(header.api_key)?);
-    let (body, correlation_id) = (frame.slice(header.body_offset..), header.correlation_id);
+    let (api_key, version, correlation_id, body) = planning.parsed()?;
     let answer = (response.len() > 4).then(|| response.slice(4..))?;
     let late = Err((ErrorCode::RequestTimedOut, String::new()));
     let (voter, id, timeout_ms, error_code, late) = match api_key {

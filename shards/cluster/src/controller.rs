@@ -4,10 +4,7 @@
 use std::collections::BTreeMap;
 
 use pelton_model::limits::{PARTITIONS_MAX, PARTITIONS_PER_TOPIC_MAX};
-use pelton_model::{
-    BrokerConfig, IsrMember, LeaderEpoch, PartitionEpoch, PartitionKey, PartitionState, Prng, Replica,
-    TopicId,
-};
+use pelton_model::{BrokerConfig, IsrMember, PartitionKey, PartitionState, Prng, Replica, TopicId};
 use uuid::Uuid;
 
 use crate::config_defs::{self, ConfigDef};
@@ -272,18 +269,7 @@ fn new_partition(
             None => (Refusal::InvalidReplicationFactor, "All brokers are currently fenced.".to_string()),
         });
     }
-    let state = PartitionState {
-        leader: in_sync.first().copied(),
-        isr: in_sync.iter().map(member).collect(),
-        replicas,
-        leader_epoch: LeaderEpoch(0),
-        partition_epoch: PartitionEpoch(0),
-        elr: Vec::new(),
-        last_known_elr: Vec::new(),
-        adding: Vec::new(),
-        removing: Vec::new(),
-        unclean_epoch: None,
-    };
+    let state = PartitionState::begun(replicas, in_sync.iter().map(member).collect());
     Ok(MetadataRecord::Partition { key, state })
 }
 

@@ -38,6 +38,22 @@ pub struct PartitionState {
 }
 
 impl PartitionState {
+    /// A partition that has just begun, in the first epochs: whoever comes first of those in sync leads.
+    pub fn begun(replicas: Vec<Replica>, isr: Vec<IsrMember>) -> PartitionState {
+        PartitionState {
+            replicas,
+            leader: isr.first().map(|member| member.replica),
+            leader_epoch: LeaderEpoch(0),
+            partition_epoch: PartitionEpoch(0),
+            isr,
+            elr: Vec::new(),
+            last_known_elr: Vec::new(),
+            adding: Vec::new(),
+            removing: Vec::new(),
+            unclean_epoch: None,
+        }
+    }
+
     /// The life in which a replica is in sync; none if it is not.
     pub fn isr_epoch(&self, replica: Replica) -> Option<ReplicaEpoch> {
         self.isr.iter().find(|member| member.replica == replica).map(|member| member.epoch)

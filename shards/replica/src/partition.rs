@@ -109,16 +109,9 @@ impl Partition {
         ends: LogEnds,
     ) -> Partition {
         let state = PartitionState {
-            replicas: Vec::new(),
-            leader: None,
             leader_epoch: LeaderEpoch(-1),
             partition_epoch: pelton_model::PartitionEpoch(-1),
-            isr: Vec::new(),
-            elr: Vec::new(),
-            last_known_elr: Vec::new(),
-            adding: Vec::new(),
-            removing: Vec::new(),
-            unclean_epoch: None,
+            ..PartitionState::begun(Vec::new(), Vec::new())
         };
         Partition {
             leader_epoch: LeaderEpoch(-1),

@@ -78,16 +78,9 @@ impl Model {
     fn begin(&self) -> State {
         let isr = (0..if self.out { 2 } else { N }).map(|at| member(at, 1)).collect();
         let state = PartitionState {
-            replicas: (0..N).map(replica).collect(),
-            leader: Some(replica(0)),
             leader_epoch: LeaderEpoch(1),
             partition_epoch: PartitionEpoch(1),
-            isr,
-            elr: Vec::new(),
-            last_known_elr: Vec::new(),
-            adding: Vec::new(),
-            removing: Vec::new(),
-            unclean_epoch: None,
+            ..PartitionState::begun((0..N).map(replica).collect(), isr)
         };
         let node = |at: usize| {
             let ends = pelton_replica::effect::LogEnds::default();

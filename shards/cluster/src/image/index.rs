@@ -174,9 +174,7 @@ impl MetadataImage {
 mod tests {
     use super::*;
     use crate::record::MetadataRecord;
-    use pelton_model::{
-        IsrMember, LeaderEpoch, PartitionEpoch, PartitionState, Prng, Replica, ReplicaEpoch, ShardId, TopicId,
-    };
+    use pelton_model::{IsrMember, PartitionState, Prng, Replica, ReplicaEpoch, ShardId, TopicId};
     use uuid::Uuid;
 
     fn some_replicas(prng: &mut Prng) -> Vec<Replica> {
@@ -195,17 +193,11 @@ mod tests {
     fn some_state(prng: &mut Prng) -> PartitionState {
         let replicas = some_replicas(prng);
         let epoch = ReplicaEpoch::default();
+        let isr = replicas.iter().map(|replica| IsrMember { replica: *replica, epoch }).collect();
         PartitionState {
             leader: replicas.get(prng.below(4) as usize).copied(),
-            leader_epoch: LeaderEpoch(0),
-            partition_epoch: PartitionEpoch(0),
-            isr: replicas.iter().map(|replica| IsrMember { replica: *replica, epoch }).collect(),
             elr: replicas.iter().skip(prng.below(4) as usize).copied().collect(),
-            last_known_elr: Vec::new(),
-            adding: Vec::new(),
-            removing: Vec::new(),
-            unclean_epoch: None,
-            replicas,
+            ..PartitionState::begun(replicas, isr)
         }
     }
 

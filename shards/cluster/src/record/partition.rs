@@ -159,18 +159,8 @@ pub fn read_state_v1(from: &mut In<'_>) -> Result<PartitionState, Malformed> {
     let replicas = (0..count).map(|_| read_replica(from)).collect::<Result<Vec<_>, _>>()?;
     let leader = read_leader(from)?;
     let epoch = ReplicaEpoch::default();
-    Ok(PartitionState {
-        isr: replicas.iter().map(|replica| IsrMember { replica: *replica, epoch }).collect(),
-        replicas,
-        leader,
-        leader_epoch,
-        partition_epoch,
-        elr: Vec::new(),
-        last_known_elr: Vec::new(),
-        adding: Vec::new(),
-        removing: Vec::new(),
-        unclean_epoch: None,
-    })
+    let isr = replicas.iter().map(|replica| IsrMember { replica: *replica, epoch }).collect();
+    Ok(PartitionState { leader, leader_epoch, partition_epoch, ..PartitionState::begun(replicas, isr) })
 }
 
 /// Appends a change: which fields, then those.

@@ -2,8 +2,7 @@
 //! never forgets; that it is a quorum is another crate's matter.
 
 use pelton_model::{
-    IsrMember, LeaderEpoch, NodeEpoch, NodeId, PartitionEpoch, PartitionState, Replica, ReplicaEpoch,
-    ShardEpoch, ShardId,
+    IsrMember, LeaderEpoch, NodeEpoch, NodeId, PartitionState, Replica, ReplicaEpoch, ShardEpoch, ShardId,
 };
 
 use super::network::Message;
@@ -51,17 +50,9 @@ impl Controller {
     pub fn new(plan: &Plan) -> Controller {
         Controller {
             state: PartitionState {
-                replicas: (0..plan.nodes).map(replica).collect(),
-                leader: None,
-                leader_epoch: LeaderEpoch(0),
-                partition_epoch: PartitionEpoch(0),
-                isr: Vec::new(),
                 // A new partition: nobody has anything, so everybody has everything.
                 elr: (0..plan.nodes).map(replica).collect(),
-                last_known_elr: Vec::new(),
-                adding: Vec::new(),
-                removing: Vec::new(),
-                unclean_epoch: None,
+                ..PartitionState::begun((0..plan.nodes).map(replica).collect(), Vec::new())
             },
             index: 1,
             nodes: vec![Registered { fenced: true, ..Registered::default() }; plan.nodes],

@@ -26,17 +26,12 @@ pub(super) fn member(node: usize) -> IsrMember {
 }
 
 pub(super) fn state(leader: usize, epoch: i32, partition_epoch: i32, isr: &[usize]) -> PartitionState {
+    let isr = isr.iter().map(|node| member(*node)).collect();
     PartitionState {
-        replicas: (0..3).map(replica).collect(),
         leader: Some(replica(leader)),
         leader_epoch: LeaderEpoch(epoch),
         partition_epoch: PartitionEpoch(partition_epoch),
-        isr: isr.iter().map(|node| member(*node)).collect(),
-        elr: Vec::new(),
-        last_known_elr: Vec::new(),
-        adding: Vec::new(),
-        removing: Vec::new(),
-        unclean_epoch: None,
+        ..PartitionState::begun((0..3).map(replica).collect(), isr)
     }
 }
 

@@ -61,18 +61,10 @@ impl Scene {
             }));
         }
         scene.apply(MetadataRecord::Topic { id: TOPIC, name: "t".to_string() });
-        scene.set(PartitionState {
-            replicas: replicas.to_vec(),
-            leader: replicas.first().copied(),
-            leader_epoch: LeaderEpoch(3),
-            partition_epoch: PartitionEpoch(5),
-            isr: replicas.iter().map(|it| IsrMember { replica: *it, epoch: epoch(it.node.0) }).collect(),
-            elr: Vec::new(),
-            last_known_elr: Vec::new(),
-            adding: Vec::new(),
-            removing: Vec::new(),
-            unclean_epoch: None,
-        });
+        let isr = replicas.iter().map(|it| IsrMember { replica: *it, epoch: epoch(it.node.0) }).collect();
+        let (leader_epoch, partition_epoch) = (LeaderEpoch(3), PartitionEpoch(5));
+        let begun = PartitionState::begun(replicas.to_vec(), isr);
+        scene.set(PartitionState { leader_epoch, partition_epoch, ..begun });
         scene
     }
 

@@ -3,8 +3,8 @@
 use pelton_cluster::image::MetadataImage;
 use pelton_cluster::record::{Endpoint, MetadataRecord, NodeRegistration, ShardRegistration};
 use pelton_model::{
-    IsrMember, LeaderEpoch, NodeEpoch, NodeId, PartitionEpoch, PartitionKey, PartitionState, Replica,
-    ReplicaEpoch, ShardEpoch, ShardId, TopicId,
+    IsrMember, NodeEpoch, NodeId, PartitionKey, PartitionState, Replica, ReplicaEpoch, ShardEpoch, ShardId,
+    TopicId,
 };
 use uuid::Uuid;
 
@@ -55,18 +55,8 @@ fn partition(nodes: usize, at: usize) -> PartitionState {
         replica: *replica,
         epoch: ReplicaEpoch { node_epoch: epoch(replica.node.0 as usize), shard_epoch: ShardEpoch(0) },
     };
-    PartitionState {
-        leader: replicas.first().copied(),
-        isr: replicas.iter().map(member).collect(),
-        replicas,
-        leader_epoch: LeaderEpoch(0),
-        partition_epoch: PartitionEpoch(0),
-        elr: Vec::new(),
-        last_known_elr: Vec::new(),
-        adding: Vec::new(),
-        removing: Vec::new(),
-        unclean_epoch: None,
-    }
+    let isr = replicas.iter().map(member).collect();
+    PartitionState::begun(replicas, isr)
 }
 
 /// The image of a cluster in which all is well.

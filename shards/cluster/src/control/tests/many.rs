@@ -17,18 +17,8 @@ fn topic_on(kit: &mut Kit, id: u128, partitions: &[&[i32]]) -> TopicId {
             replica: *replica,
             epoch: kit.image.replica_epoch(*replica).unwrap_or_default(),
         };
-        let state = PartitionState {
-            leader: replicas.first().copied(),
-            isr: replicas.iter().map(member).collect(),
-            replicas,
-            leader_epoch: LeaderEpoch(0),
-            partition_epoch: PartitionEpoch(0),
-            elr: Vec::new(),
-            last_known_elr: Vec::new(),
-            adding: Vec::new(),
-            removing: Vec::new(),
-            unclean_epoch: None,
-        };
+        let isr = replicas.iter().map(member).collect();
+        let state = PartitionState::begun(replicas, isr);
         let key = PartitionKey { topic_id: id, partition: at as i32 };
         records.push(MetadataRecord::Partition { key, state });
     }

@@ -58,12 +58,46 @@ pub struct Shared {
 
 /// What a producer keeps from one connection to the next.
 struct Life {
-    random: u64,
-    /// Producer id and epoch, once the broker gave them.
-    identity: Option<(i64, i16)>,
-    next_sequence: i32,
+    maker: Maker,
     /// Sent and not acknowledged, oldest first; a plain producer forgets them when its connection breaks.
     pending: VecDeque<(usize, Vec<u8>)>,
+}
+
+/// Makes a producer's batches: of a random number of records that prove themselves, in sequence if it is idempotent.
+pub struct Maker {
+    random: u64,
+    /// Producer id and epoch, once the broker gave them.
+    pub identity: Option<(i64, i16)>,
+    next_sequence: i32,
+}
+
+impl Maker {
+    /// Its own numbers for each `seed`.
+    pub fn new(seed: u32) -> Maker {
+        let random = 0x9e37_79b9_7f4a_7c15u64 ^ u64::from(seed) << 32;
+        Maker { random, identity: None, next_sequence: 0 }
+    }
+
+    /// How many records the next batch has.
+    pub fn count(&mut self, records_max: u32) -> u32 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        1 + (self.random % u64::from(records_max)) as u32
+    }
+
+    /// Batch `number` of `producer`, of so many records.
+    pub fn batch(&mut self, producer: u32, number: usize, records: u32, value_bytes: usize) -> Vec<u8> {
+        let name = |index| Name { batch: number as u64, producer, index };
+        let values: Vec<Vec<u8>> =
+            (0..records).map(|index| payload::build(name(index), value_bytes)).collect();
+        let mut bytes = batch::build(values.iter().map(Vec::as_slice), load::now_ms());
+        if let Some((producer_id, epoch)) = self.identity {
+            batch::stamp_producer(&mut bytes, producer_id, epoch, self.next_sequence);
+            self.next_sequence += records as i32;
+        }
+        bytes
+    }
 }
 
 /// OUT_OF_ORDER_SEQUENCE_NUMBER: right only behind a refused batch of the same connection.
@@ -72,8 +106,7 @@ const OUT_OF_ORDER: i16 = 45;
 impl Producer {
     /// Produces until told to stop, reconnecting as often as the broker dies.
     pub fn run(&self, shared: &Shared) {
-        let seed = 0x9e37_79b9_7f4a_7c15u64 ^ u64::from(self.id) << 32;
-        let mut life = Life { random: seed, identity: None, next_sequence: 0, pending: VecDeque::new() };
+        let mut life = Life { maker: Maker::new(self.id), pending: VecDeque::new() };
         while !shared.stop.load(Ordering::Relaxed) || !life.pending.is_empty() {
             if self.session(shared, &mut life).is_err() {
                 std::thread::sleep(Duration::from_millis(5));
@@ -94,8 +127,8 @@ impl Producer {
         let mut client = Client::connect(leader, Duration::from_secs(10))?;
         // Large frames are taken only behind a valid small one.
         client.metadata(&self.topic)?;
-        if self.idempotent && life.identity.is_none() {
-            life.identity = Some(client.init_producer()?);
+        if self.idempotent && life.maker.identity.is_none() {
+            life.maker.identity = Some(client.init_producer()?);
         }
         for (number, records) in &life.pending {
             client.send(&frames::produce(*number as i32, &self.topic, self.partition, records))?;
@@ -116,23 +149,12 @@ impl Producer {
 
     /// The next batch, written down before it is sent.
     fn next(&self, shared: &Shared, life: &mut Life) -> (usize, Vec<u8>) {
-        life.random ^= life.random << 13;
-        life.random ^= life.random >> 7;
-        life.random ^= life.random << 17;
-        let records = 1 + (life.random % u64::from(self.records_max)) as u32;
+        let records = life.maker.count(self.records_max);
         let number = shared.write(self.id, |ledger| {
             ledger.push(Entry { records, fate: Fate::Unknown });
             ledger.len() - 1
         });
-        let name = |index| Name { batch: number as u64, producer: self.id, index };
-        let values: Vec<Vec<u8>> =
-            (0..records).map(|index| payload::build(name(index), self.value_bytes)).collect();
-        let mut bytes = batch::build(values.iter().map(Vec::as_slice), load::now_ms());
-        if let Some((producer_id, epoch)) = life.identity {
-            batch::stamp_producer(&mut bytes, producer_id, epoch, life.next_sequence);
-            life.next_sequence += records as i32;
-        }
-        (number, bytes)
+        (number, life.maker.batch(self.id, number, records, self.value_bytes))
     }
 
     /// Notes what the broker said about batch `number`; an error ends the connection.

@@ -4,8 +4,8 @@
 use crate::book::Book;
 use crate::connection::Connection;
 use crate::directory::{self, Directory, Leader};
-use pelton_bench::{batch, frames, load};
-use pelton_crash::payload::{self, Name};
+use pelton_bench::frames;
+use pelton_crash::producer::Maker;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -40,9 +40,7 @@ pub struct Producer {
 
 /// What a producer keeps from one connection to the next.
 struct Life {
-    random: u64,
-    identity: Option<(i64, i16)>,
-    next_sequence: i32,
+    maker: Maker,
     /// Not acknowledged, oldest first.
     pending: VecDeque<(usize, Vec<u8>)>,
     due: Instant,
@@ -51,13 +49,7 @@ struct Life {
 impl Producer {
     /// Produces until told to stop and nothing is unknown, or to give up.
     pub fn run(&self, directory: &Directory, book: &Book) {
-        let mut life = Life {
-            random: 0x9e37_79b9_7f4a_7c15u64 ^ u64::from(self.id + 1) << 32,
-            identity: None,
-            next_sequence: 0,
-            pending: VecDeque::new(),
-            due: Instant::now(),
-        };
+        let mut life = Life { maker: Maker::new(self.id + 1), pending: VecDeque::new(), due: Instant::now() };
         while !book.abandon.load(Ordering::Relaxed) {
             if book.stop.load(Ordering::Relaxed) && life.pending.is_empty() {
                 return;
@@ -83,10 +75,10 @@ impl Producer {
         let mut connection = Connection::open(&leader.address)?;
         // Large frames are taken only behind a valid small one.
         connection.call(0, &directory::request(0, &directory.topic), Duration::from_secs(1))?;
-        if self.idempotent && life.identity.is_none() {
+        if self.idempotent && life.maker.identity.is_none() {
             let frame = connection.call(1, &frames::init_producer_id(1), Duration::from_secs(5))?;
             match frames::producer_id(&frame)? {
-                (0, id, epoch) => life.identity = Some((id, epoch)),
+                (0, id, epoch) => life.maker.identity = Some((id, epoch)),
                 (code, ..) => return Err(format!("InitProducerId: error code {code}")),
             }
         }
@@ -140,20 +132,9 @@ impl Producer {
 
     /// The next batch, written down before it is sent.
     fn next(&self, book: &Book, life: &mut Life) -> (usize, Vec<u8>) {
-        life.random ^= life.random << 13;
-        life.random ^= life.random >> 7;
-        life.random ^= life.random << 17;
-        let records = 1 + (life.random % u64::from(self.records_max)) as u32;
+        let records = life.maker.count(self.records_max);
         let number = book.intend(self.id, records);
-        let name = |index| Name { batch: number as u64, producer: self.id, index };
-        let values: Vec<Vec<u8>> =
-            (0..records).map(|index| payload::build(name(index), self.value_bytes)).collect();
-        let mut bytes = batch::build(values.iter().map(Vec::as_slice), load::now_ms());
-        if let Some((producer_id, epoch)) = life.identity {
-            batch::stamp_producer(&mut bytes, producer_id, epoch, life.next_sequence);
-            life.next_sequence += records as i32;
-        }
-        (number, bytes)
+        (number, life.maker.batch(self.id, number, records, self.value_bytes))
     }
 
     /// Notes what the broker said about batch `number`; an error ends the connection, so that no later one is a consequence of it.

@@ -13,10 +13,15 @@ use crate::failure::Failure;
 /// How long a port is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How many shards listen for clients.
+fn listening(config: &StartConfig, shards: u16) -> u16 {
+    if config.broker.mode == ListenerMode::Direct { shards } else { 1 }
+}
+
 /// Where each shard listens for clients.
 pub fn for_clients(config: &StartConfig, shards: u16) -> Result<Vec<Option<SocketAddr>>, Failure> {
     let base = config.kafka.resolve().map_err(|words| Failure::usage(format!("--kafka {words}")))?;
-    let listening = if config.broker.mode == ListenerMode::Direct { shards } else { 1 };
+    let listening = listening(config, shards);
     for (flag, port) in [("--kafka", base.port()), ("--advertise", config.broker.advertised_port)] {
         if port.checked_add(listening - 1).is_none() {
             return Err(Failure::usage(format!(
@@ -44,7 +49,7 @@ pub fn for_clients(config: &StartConfig, shards: u16) -> Result<Vec<Option<Socke
 pub fn for_nodes(config: &StartConfig, shards: u16) -> Result<Vec<SocketAddr>, Failure> {
     let Some(cluster) = &config.cluster else { return Ok(Vec::new()) };
     let base = cluster.own_address.resolve().map_err(|words| Failure::usage(format!("--cluster {words}")))?;
-    let clients = if config.broker.mode == ListenerMode::Direct { shards } else { 1 };
+    let clients = listening(config, shards);
     // config::cluster has seen to it that there are ports up to the last shard's.
     let (first, last) = (base.port(), base.port() + (shards - 1));
     if first < config.kafka.port.saturating_add(clients) && config.kafka.port <= last {

@@ -2,6 +2,7 @@
 
 use super::results::{Results, Row};
 use super::systems::*;
+use crate::client::Client;
 use crate::load::{BULK, Case, CatchUp, Measured, PACED, Plan, SYNC, TINY};
 use crate::server::Server;
 use crate::{Outcome, generator};
@@ -20,8 +21,12 @@ const FAIR_ROUNDS: usize = 3;
 const LONGEST: Duration = Duration::from_secs(11);
 
 /// Settings of a topic that stays within 1 GiB a partition.
-const BOUNDED: [(&str, &str); 3] =
-    [("retention.bytes", "1073741824"), ("segment.bytes", "268435456"), ("file.delete.delay.ms", "1000")];
+const BOUNDED: [(&str, &str); 2] = [("retention.bytes", "1073741824"), ("segment.bytes", "268435456")];
+
+/// A topic's files go this soon after it is deleted, ms (Kafka's default is a minute).
+const DELETE_DELAY: (&str, &str) = ("file.delete.delay.ms", "500");
+/// How long the files of a deleted topic take to be gone; nothing is measured meanwhile.
+const DELETED: Duration = Duration::from_millis(1500);
 
 /// How long each run takes.
 #[derive(Clone, Copy, Debug)]
@@ -71,12 +76,24 @@ impl Runner<'_> {
     }
 
     fn plan(&self, measure: Duration) -> Plan {
-        Plan::against(self.server, self.times.warmup, measure, self.system.configs)
+        let mut plan = Plan::against(self.server, self.times.warmup, measure, self.system.configs);
+        plan.configs.push((DELETE_DELAY.0.to_string(), DELETE_DELAY.1.to_string()));
+        plan
     }
 
     fn run(&mut self, case: &'static str, variant: String, load: Case, measure: Duration) {
         let plan = self.plan(measure);
         self.run_plan(case, variant, load, &plan);
+    }
+
+    /// Deletes what a run of big batches wrote: some GB each, and all runs of a system together fill a disk.
+    fn delete(&self, topic: &str) {
+        let deleted = Client::connect(&self.server.bootstrap, Duration::from_secs(30))
+            .and_then(|mut client| client.delete_topic(topic));
+        match deleted {
+            Ok(()) => std::thread::sleep(DELETED),
+            Err(error) => eprintln!("{error}"),
+        }
     }
 
     fn run_plan(&mut self, case: &'static str, variant: String, load: Case, plan: &Plan) {
@@ -85,6 +102,13 @@ impl Runner<'_> {
         match &result {
             Ok(measured) => eprintln!("{name}: {}", measured.line()),
             Err(error) => eprintln!("{name}: {error}"),
+        }
+        let floor = [FLOOR, FLOOR_DURABLE, FLOOR_SPINNING].contains(&self.system);
+        if let Ok(measured) = &result
+            && load.name == BULK.name
+            && !floor
+        {
+            self.delete(&measured.topic);
         }
         self.results.rows.push(Row { case, variant, system: self.system, round: self.round, result });
     }
@@ -124,8 +148,10 @@ impl Runner<'_> {
         self.run("H5", "without reader".to_string(), load, self.times.measure);
         drop_page_cache();
         let Measured { topic, ends, .. } = filled;
-        let plan = Plan { catch_up: Some(CatchUp { topic, ends }), ..self.plan(self.times.measure) };
+        let catch_up = CatchUp { topic: topic.clone(), ends };
+        let plan = Plan { catch_up: Some(catch_up), ..self.plan(self.times.measure) };
         self.run_plan("H5", "with reader".to_string(), load, &plan);
+        self.delete(&topic);
     }
 
     /// H6: equal rates, end to end; ends with the first rate that is not kept up.

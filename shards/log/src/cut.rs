@@ -248,8 +248,15 @@ impl Storage {
         for (slot, place) in std::mem::take(&mut self.cut_places) {
             match place {
                 Ok(place) => self.align_cut(slot, place),
-                Err(text) => self.fail("a look for where to cut a log", &DiskError { no_space: false, text }),
+                Err(text) => self.miss_cut(slot, text),
             }
+        }
+    }
+
+    /// A look for where to cut has failed; one into a partition that was deleted meanwhile is nobody's.
+    fn miss_cut(&mut self, slot: PartitionSlot, text: String) {
+        if self.partition(slot).is_some_and(|partition| partition.cutting.is_some()) {
+            self.fail("a look for where to cut a log", &DiskError { no_space: false, text });
         }
     }
 
@@ -328,7 +335,7 @@ impl Storage {
         for (slot, place) in std::mem::take(&mut self.cut_places) {
             match place {
                 Ok(place) => self.found_cut(now, slot, place, out, progress),
-                Err(text) => self.fail("a look for where to cut a log", &DiskError { no_space: false, text }),
+                Err(text) => self.miss_cut(slot, text),
             }
         }
     }

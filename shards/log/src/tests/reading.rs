@@ -232,3 +232,28 @@ fn removed_partitions_leave_no_file_after_the_delay() {
     let world = world.restart().unwrap();
     assert_eq!(world.recovered.partitions.iter().map(|p| p.key).collect::<Vec<_>>(), vec![key(1)]);
 }
+
+#[test]
+fn a_partition_that_is_removed_while_its_cut_is_looked_for_is_no_failure_of_the_device() {
+    for steps in 0..12 {
+        let (world, _) = filled(rolling(), 300);
+        let mut world = world.restart().unwrap();
+        let (slot, other) = (world.open(0), world.open(1));
+        world.settle();
+        // Within a batch that only the disk has: its place has to be looked for, first in an index that has to be read.
+        assert!(world.storage.start_cut(slot, Offset(101)));
+        world.turn();
+        for _ in 0..steps {
+            if !world.disk.pending.is_empty() {
+                world.step(0);
+                world.turn();
+            }
+        }
+        world.storage.remove_partition(world.now, slot);
+        world.settle();
+        assert_eq!(world.progress.failed, None, "after {steps} steps");
+        world.append(other, batch(1, 10, 0));
+        world.settle();
+        assert_eq!(world.storage.flushed_end_offset(other), Offset(1), "after {steps} steps");
+    }
+}

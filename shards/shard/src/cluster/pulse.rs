@@ -29,6 +29,8 @@ struct Pulse {
     stuck: bool,
     /// Its storage has failed: it works no more in this life of the node.
     failed: bool,
+    /// What the controller was told last, and when.
+    told: Option<bool>,
     told_ns: u64,
 }
 
@@ -87,8 +89,8 @@ impl Pulses {
         (news, messages)
     }
 
-    /// Shards whose standing the controller has wrong (`is_online` tells it), and what it is.
-    fn differing(&mut self, now: Now, is_online: impl Fn(ShardId) -> bool) -> Vec<(ShardId, bool)> {
+    /// Shards whose standing the controller has wrong (`is_online` tells it), what it is, and whether that is news here.
+    fn differing(&mut self, now: Now, is_online: impl Fn(ShardId) -> bool) -> Vec<(ShardId, bool, bool)> {
         let mut found = Vec::new();
         for (shard, pulse) in (0..).map(ShardId).zip(&mut self.shards) {
             // Its own lease has ended half a lease ago.
@@ -99,7 +101,9 @@ impl Pulses {
             };
             if online != is_online(shard) && now.monotonic_ns >= pulse.told_ns.saturating_add(AGAIN_NS) {
                 pulse.told_ns = now.monotonic_ns;
-                found.push((shard, online));
+                let news = pulse.told != Some(online);
+                pulse.told = Some(online);
+                found.push((shard, online, news));
             }
         }
         found
@@ -130,9 +134,11 @@ impl Shard {
         let differing = seat.pulses.differing(now, online);
         let followed = seat.followed();
         seat.member.shards_follow(followed);
-        for (shard, online) in differing {
-            let what = if online { "works again" } else { "does not answer; others lead what it led" };
-            self.say(out, &format!("shard {} {what}", shard.0));
+        for (shard, online, news) in differing {
+            let what = if online { "works again" } else { "does not work; others lead what it led" };
+            if news {
+                self.say(out, &format!("shard {} {what}", shard.0));
+            }
             self.ask_member(now, Asked::Nobody, Ask::ShardRestarted { asker, shard, online }, out);
         }
     }
@@ -176,14 +182,14 @@ mod tests {
         pulses.tell(at(1000), (9000 * MS, 0, None), false);
         pulses.answered(ShardId(2), 1000 * MS);
         assert!(pulses.differing(at(2499), |_| true).is_empty());
-        assert_eq!(pulses.differing(at(2500), |_| true), [(ShardId(1), false)]);
+        assert_eq!(pulses.differing(at(2500), |_| true), [(ShardId(1), false, true)]);
         assert!(pulses.differing(at(2600), |_| true).is_empty(), "said a moment ago");
-        assert_eq!(pulses.differing(at(2800), |_| true), [(ShardId(1), false)]);
+        assert_eq!(pulses.differing(at(2800), |_| true), [(ShardId(1), false, false)]);
         assert!(pulses.differing(at(4000), |shard| shard != ShardId(1)).is_empty());
         pulses.answered(ShardId(1), 1000 * MS);
-        assert_eq!(pulses.differing(at(4000), |shard| shard != ShardId(1)), [(ShardId(1), true)]);
+        assert_eq!(pulses.differing(at(4000), |shard| shard != ShardId(1)), [(ShardId(1), true, true)]);
         pulses.failed(ShardId(0));
-        assert_eq!(pulses.differing(at(4000), |_| true), [(ShardId(0), false)]);
+        assert_eq!(pulses.differing(at(4000), |_| true), [(ShardId(0), false, true)]);
         assert!(pulses.differing(at(9000), |shard| shard != ShardId(0)).is_empty());
     }
 }

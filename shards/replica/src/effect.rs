@@ -11,7 +11,8 @@ use crate::sabotage::Sabotage;
 /// How far a partition's log has come here. `start <= log_start <= end`, `flushed <= written <= end`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LogEnds {
-    /// Where the batch that holds `log_start` begins: replicas hold whole batches. The epochs begin here too.
+    /// Where the batch that holds `log_start` begins: replicas hold whole batches. The epochs begin here
+    /// or later: memory may have batches of segments that are let go.
     pub start: Offset,
     /// First offset for clients.
     pub log_start: Offset,

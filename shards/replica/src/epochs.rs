@@ -2,6 +2,7 @@
 
 use pelton_model::{LeaderEpoch, Offset};
 
+use crate::effect::LogEnds;
 use crate::{SnapshotError, SnapshotReader};
 
 /// Epochs and their start offsets, both ascending.
@@ -54,14 +55,17 @@ impl EpochCache {
     }
 
     /// The largest epoch not above `requested` and where it ends, for two replicas that compare logs (rule R2). Unlike
-    /// [`Self::end_offset_for`] it knows an answer for every epoch: a later one than any here ends with the log, and one
-    /// from before all that is known ended where the log begins.
-    pub fn agreement(&self, requested: i32, log_start: Offset, log_end: Offset) -> (i32, Offset) {
+    /// [`Self::end_offset_for`] it knows an answer for every epoch: a later one than any here ends with the log. One from before
+    /// all that is known ended where what is known begins, as in Kafka, if that is let go already: what lies there was committed,
+    /// and where the log still has some of it, that says nothing about epochs. Otherwise there is a gap before what is known
+    /// (compaction), of which nobody can tell whose records were in it: nothing but the log's beginning is common.
+    pub fn agreement(&self, requested: i32, ends: &LogEnds) -> (i32, Offset) {
         let next = self.entries.partition_point(|(epoch, _)| epoch.0 <= requested);
-        let end = self.entries.get(next).map_or(log_end, |(_, start)| *start);
+        let end = self.entries.get(next).map_or(ends.end, |(_, start)| *start);
         match next.checked_sub(1) {
             Some(at) => (self.entries[at].0.0, end),
-            None => (requested, if self.entries.is_empty() { log_end } else { log_start }),
+            None if self.entries.is_empty() || end <= ends.log_start => (requested, end),
+            None => (requested, ends.start),
         }
     }
 
@@ -136,13 +140,28 @@ mod tests {
     #[test]
     fn logs_agree_up_to_the_end_of_the_largest_common_epoch() {
         let cache = cache();
-        let agree = |epoch| cache.agreement(epoch, Offset(0), Offset(25));
+        let end = Offset(25);
+        let ends = LogEnds { start: Offset(0), log_start: Offset(0), flushed: end, written: end, end };
+        let agree = |epoch| cache.agreement(epoch, &ends);
         assert_eq!(agree(9), (4, Offset(25)));
         assert_eq!(agree(4), (4, Offset(25)));
         assert_eq!(agree(3), (3, Offset(20)));
         assert_eq!(agree(2), (1, Offset(10)));
         assert_eq!(agree(0), (0, Offset(0)));
-        assert_eq!(EpochCache::default().agreement(7, Offset(5), Offset(5)), (7, Offset(5)));
+        assert_eq!(EpochCache::default().agreement(7, &ends), (7, Offset(25)));
+    }
+
+    #[test]
+    fn a_log_that_ends_with_what_was_let_go_elsewhere_has_nothing_to_cut() {
+        let mut cache = cache();
+        cache.truncate_from_start(Offset(12));
+        let end = Offset(25);
+        // The batches before 12 are in memory still.
+        let ends = LogEnds { start: Offset(0), log_start: Offset(12), flushed: end, written: end, end };
+        assert_eq!(cache.agreement(1, &ends), (1, Offset(12)));
+        // Compaction has left nothing between 10 and 12; what another has there may never have been committed.
+        let ends = LogEnds { start: Offset(10), log_start: Offset(10), ..ends };
+        assert_eq!(cache.agreement(1, &ends), (1, Offset(10)));
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl Partition {
 
     /// Cuts what the leader does not have, if that may be (R3).
     fn diverged(&mut self, epoch: i32, end: Offset, turn: &mut Turn) {
-        let (_, own_end) = turn.epochs.agreement(epoch, turn.ends.start, turn.ends.end);
+        let (_, own_end) = turn.epochs.agreement(epoch, &turn.ends);
         let to = end.min(own_end);
         if to >= turn.ends.end {
             // It has changed its mind, or is not in its right one: ask again later.

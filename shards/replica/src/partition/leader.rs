@@ -154,7 +154,7 @@ impl Partition {
         }
         // A log without records cannot differ, but for its end.
         let (epoch, end) = match last_epoch {
-            0.. => turn.epochs.agreement(last_epoch, at, turn.ends.end),
+            0.. => turn.epochs.agreement(last_epoch, &turn.ends),
             _ => (last_epoch, turn.ends.end),
         };
         if epoch != last_epoch || end < log_end {

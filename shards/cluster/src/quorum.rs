@@ -462,9 +462,12 @@ impl Quorum {
         self.raw.mut_store().offer(applied, data);
     }
 
-    /// Lets another member lead, if it can.
+    /// Lets another member lead, if it can. One at a time, for as long as an election may take: who was told to stand does, and
+    /// two that stand in one term may both fail.
     pub fn transfer_leadership(&mut self, to: NodeId, out: &mut Vec<QuorumEffect>) {
-        self.around(|raw| raw.transfer_leader(raft_id(to)));
+        if self.raw.raft.lead_transferee.is_none() {
+            self.around(|raw| raw.transfer_leader(raft_id(to)));
+        }
         self.drain(out);
     }
 

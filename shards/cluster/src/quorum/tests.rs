@@ -357,6 +357,33 @@ fn a_majority_confirms_a_leader_and_a_minority_does_not() {
 }
 
 #[test]
+fn a_leader_that_goes_lets_one_member_stand_until_an_election_has_had_its_time() {
+    let mut world = World::new(&[0, 1, 2], &[], 3);
+    world.steps(20_000);
+    let leader = world.leader().unwrap();
+    let others: Vec<i32> = (0..3).filter(|id| *id != leader).collect();
+    world.wire.clear();
+    let stands = |world: &World| -> Vec<i32> {
+        let asked = world.wire.iter().filter(|(_, _, frame)| {
+            let Ok((_, message::Content::Message(it))) = message::decode(frame) else { return false };
+            it.get_msg_type() == raft::eraftpb::MessageType::MsgTimeoutNow
+        });
+        asked.map(|(_, to, _)| *to).collect()
+    };
+    for to in &others {
+        world.run(leader, |quorum, out| quorum.transfer_leadership(NodeId(*to), out));
+    }
+    assert_eq!(stands(&world), others[..1]);
+    // It does not come to it: another may try.
+    world.wire.clear();
+    for _ in 0..QuorumConfig::new(NodeId(0), 1, 1).election_ticks {
+        world.run(leader, |quorum, out| quorum.tick(out));
+    }
+    world.run(leader, |quorum, out| quorum.transfer_leadership(NodeId(others[1]), out));
+    assert_eq!(stands(&world), others[1..]);
+}
+
+#[test]
 fn foreign_and_impossible_frames_are_refused() {
     let mut world = World::new(&[0, 1, 2], &[], 4);
     world.steps(20_000);

@@ -182,12 +182,15 @@ impl Shard {
             leaving.enter(now, Step::Farewell);
             seat.member.leave();
         }
-        if leaving.answered || leaving.lasts(now) >= FAREWELL_NS {
-            return true;
+        if !leaving.answered && leaving.lasts(now) < FAREWELL_NS {
+            if leaving.asks(now) {
+                self.ask_member(now, Asked::Farewell, Ask::Shutdown { asker }, out);
+            }
+            if self.leaving().is_some_and(|leaving| !leaving.answered) {
+                return false;
+            }
         }
-        if leaving.asks(now) {
-            self.ask_member(now, Asked::Farewell, Ask::Shutdown { asker }, out);
-        }
-        self.leaving().is_none_or(|leaving| leaving.answered)
+        // Whoever was to lead the quorum may have failed, and this node have been elected again.
+        self.quorum_is_led_elsewhere(now, out)
     }
 }

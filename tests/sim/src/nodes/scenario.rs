@@ -42,8 +42,14 @@ pub fn run(seed: u64, trace: bool, fault: Option<Fault>) -> Result<Summary, Stri
     world.pass(duration, STEPS_MAX)?;
     world.heal();
     world.settle("clients", 180 * SECOND)?;
+    // A node asks the controller again for what may be lost: a move of long ago may come after the last one until then.
+    world.pass(6 * SECOND, STEPS_MAX)?;
+    world.add("all", Task::Move(Moves::new(0, 1)));
     world.add("churn", Task::Churn(Churn::new(100, 2, true)));
     world.settle("topics made anew", 60 * SECOND)?;
+    world.run_until("all nodes are back", 60 * SECOND, STEPS_MAX, |world| {
+        world.nodes.iter().all(|node| node.is_ready())
+    })?;
     world.revives = false;
     world.queue.retain(|_, what| !matches!(what, What::Start(_)));
     world.expected = nodes;

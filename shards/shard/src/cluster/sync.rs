@@ -135,9 +135,7 @@ impl Shard {
             return false;
         }
         cluster.live = true;
-        // An earlier life has not come to remove their files.
-        let doomed = self.storage.doomed_partitions().into_iter();
-        cluster.dropped = doomed.filter(|key| self.image.partition(*key).is_some()).collect();
+        cluster.dropped.retain(|key| self.image.partition(*key).is_some());
         self.sync_all(now, out);
         self.drop_unnamed(now, out);
         self.recovered.clear();

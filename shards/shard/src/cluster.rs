@@ -3,6 +3,7 @@
 
 mod append;
 mod control;
+mod early;
 mod elections;
 mod hosts;
 mod member;
@@ -141,6 +142,8 @@ pub(crate) struct Cluster {
     starved: BTreeSet<PartitionSlot>,
     /// Hosts that wait for such a read.
     reading: BTreeSet<PartitionSlot>,
+    /// Joins of leaderships that are not known here yet.
+    early: early::EarlyJoins,
     /// Partitions of which there was a replica here, whose log was dropped.
     dropped: BTreeSet<PartitionKey>,
     /// Shard 0's, while the node leads the quorum: when it heard of the others.
@@ -182,6 +185,7 @@ impl Cluster {
             to_feed: BTreeSet::new(),
             starved: BTreeSet::new(),
             reading: BTreeSet::new(),
+            early: early::EarlyJoins::default(),
             dropped: BTreeSet::new(),
             contacts: quorum_view::Contacts::default(),
             elections: Vec::new(),

@@ -85,6 +85,12 @@ impl Shard {
         }
         // Of a partition that is not here, or not any more: as if lost.
         let slot = self.hosted_slot(frame.partition).filter(|_| !self.log_stopping());
+        let known = slot
+            .and_then(|slot| self.partitions.hosted(slot))
+            .map(|hosted| hosted.host.state().leader_epoch());
+        if self.cluster.as_mut().is_some_and(|cluster| cluster.early.keep(known, from, &frame)) {
+            return;
+        }
         let Some(slot) = slot else { return };
         self.with_host(now, slot, out, |host, turn| host.handle_frame(from, &frame, batches, turn));
         self.settle_later(slot);

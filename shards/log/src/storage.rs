@@ -240,6 +240,11 @@ impl Storage {
         self.health.clone()
     }
 
+    /// Something could not be written for want of space, and has not been since.
+    pub fn is_full(&self) -> bool {
+        matches!(self.health, Health::NoSpace(_))
+    }
+
     /// Whether recovery is complete: everything found at start is in segments, and a checkpoint says so.
     pub fn is_ready(&self) -> bool {
         self.phase != Phase::Recovering

@@ -79,6 +79,14 @@ pub enum Body {
         /// There.
         log_start: Offset,
     },
+    /// Follower to leader: whether there is room on its disk for more. Said when that has changed, and from then on with each
+    /// acknowledgement that is asked for.
+    Space {
+        /// The follower's life.
+        replica_epoch: ReplicaEpoch,
+        /// There is none.
+        full: bool,
+    },
 }
 
 /// A leader's answer to a Join.
@@ -133,6 +141,7 @@ const OTHER_EPOCH: u8 = 5;
 const APPEND: u8 = 6;
 const ACK: u8 = 7;
 const LOG_START: u8 = 8;
+const SPACE: u8 = 9;
 
 /// A frame as bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -211,6 +220,10 @@ impl Frame {
                 out.replica_epoch(replica_epoch);
                 out.i64(log_start);
             }
+            Body::Space { replica_epoch, full } => {
+                out.replica_epoch(replica_epoch);
+                out.put(&[u8::from(full)]);
+            }
         }
         out
     }
@@ -225,13 +238,14 @@ impl Frame {
             Body::Append { .. } => APPEND,
             Body::Ack { .. } => ACK,
             Body::LogStart { .. } => LOG_START,
+            Body::Space { .. } => SPACE,
         }
     }
 
     /// From exactly the bytes of one frame.
     pub fn decode(bytes: &[u8]) -> Result<Frame, FrameError> {
         let kind = *bytes.first().ok_or(FrameError::Length { kind: 0, bytes: 0 })?;
-        if !(JOIN..=LOG_START).contains(&kind) {
+        if !(JOIN..=SPACE).contains(&kind) {
             return Err(FrameError::Kind(kind));
         }
         let mut input = Input { rest: &bytes[1..], kind, bytes: bytes.len() };
@@ -260,6 +274,7 @@ impl Frame {
                 high_watermark: input.offset()?,
             },
             LOG_START => Body::LogStart { replica_epoch: input.replica_epoch()?, log_start: input.offset()? },
+            SPACE => Body::Space { replica_epoch: input.replica_epoch()?, full: input.flag()? },
             _ => input.answer()?,
         };
         if !input.rest.is_empty() {
@@ -300,6 +315,13 @@ impl Input<'_> {
         let value = i64::from_le_bytes(self.take()?);
         if value < 0 { Err(FrameError::Value(value)) } else { Ok(Offset(value)) }
     }
+    fn flag(&mut self) -> Result<bool, FrameError> {
+        match self.take::<1>()? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            [other] => Err(FrameError::Value(other.into())),
+        }
+    }
     fn replica_epoch(&mut self) -> Result<ReplicaEpoch, FrameError> {
         Ok(ReplicaEpoch {
             node_epoch: NodeEpoch(u64::from_le_bytes(self.take()?)),
@@ -335,6 +357,7 @@ mod tests {
             Body::Append { prev_offset: Offset(5), prev_epoch: 2, high_watermark, log_start, bytes: 1 << 20 },
             Body::Ack { replica_epoch, written_end: Offset(8), flushed_end: Offset(7), high_watermark },
             Body::LogStart { replica_epoch, log_start },
+            Body::Space { replica_epoch, full: true },
         ]
         .into_iter()
         .map(|body| Frame {
@@ -374,6 +397,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(Frame::decode(&[9; 64]), Err(FrameError::Kind(9)));
+        assert_eq!(Frame::decode(&[10; 64]), Err(FrameError::Kind(10)));
     }
 }

@@ -22,6 +22,7 @@ mod follower;
 mod isr;
 mod leader;
 mod remote;
+mod space;
 mod stream;
 mod transfer;
 
@@ -50,6 +51,8 @@ struct Replicated {
     high_watermark_epoch: LeaderEpoch,
     /// Counts Joins in this life.
     joins: u32,
+    /// The disk has no room for more.
+    full: bool,
     role: Role,
 }
 
@@ -122,6 +125,7 @@ impl Partition {
                 settings,
                 high_watermark_epoch: mark.leader_epoch,
                 joins: 0,
+                full: false,
                 role: Role::Idle,
             })),
         }
@@ -277,6 +281,7 @@ impl Partition {
             Body::Ack { .. } => self.handle_ack(from, leader_epoch, body, turn),
             Body::Answer { .. } if leader_epoch == self.leader_epoch => self.handle_answer(from, body, turn),
             Body::LogStart { .. } => self.handle_log_start(from, leader_epoch, body),
+            Body::Space { .. } => self.handle_space_of(from, leader_epoch, body, turn),
             Body::Answer { .. } | Body::Append { .. } => {}
         }
     }
@@ -296,6 +301,7 @@ impl Partition {
             Some(Role::Leader(_)) => {
                 self.advance(turn);
                 self.tick_transfer(turn);
+                self.hand_over_if_full(turn);
                 self.tick_stream(turn);
                 self.tick_isr(turn);
             }
@@ -308,7 +314,10 @@ impl Partition {
     pub fn deadline_ns(&self) -> Option<u64> {
         let r = self.replicated.as_ref()?;
         match &r.role {
-            Role::Leader(leader) => leader.deadline_ns(&r.settings, &r.state, self.high_watermark),
+            Role::Leader(leader) => {
+                let due = leader.deadline_ns(&r.settings, &r.state, self.high_watermark);
+                [due, r.space_deadline_ns(leader)].into_iter().flatten().min()
+            }
             Role::Follower(follower) => follower.deadline_ns(&r.settings),
             Role::Idle | Role::Faulted => None,
         }

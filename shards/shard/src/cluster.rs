@@ -142,6 +142,8 @@ pub(crate) struct Cluster {
     starved: BTreeSet<PartitionSlot>,
     /// Hosts that wait for such a read.
     reading: BTreeSet<PartitionSlot>,
+    /// The disk was full when the replicas here were told last.
+    full: bool,
     /// Joins of leaderships that are not known here yet.
     early: early::EarlyJoins,
     /// Partitions of which there was a replica here, whose log was dropped.
@@ -185,6 +187,7 @@ impl Cluster {
             to_feed: BTreeSet::new(),
             starved: BTreeSet::new(),
             reading: BTreeSet::new(),
+            full: false,
             early: early::EarlyJoins::default(),
             dropped: BTreeSet::new(),
             contacts: quorum_view::Contacts::default(),

@@ -295,6 +295,12 @@ impl ReplicaHost {
         self.run(turn, |partition, turn| partition.handle_storage_failure(text, turn));
     }
 
+    /// The disk is full, or is not any more.
+    pub fn handle_space(&mut self, turn: &mut HostTurn) {
+        let full = turn.storage.is_full();
+        self.act(turn, |partition, turn| partition.handle_space(full, turn));
+    }
+
     /// A frame has come, with `batches` if it is an Append. While the log is cut it is as if lost; while the log has no
     /// room, Appends wait for [`ReplicaHost::handle_room`].
     pub fn handle_frame(&mut self, from: Replica, frame: &Frame, batches: &Bytes, turn: &mut HostTurn) {
@@ -380,6 +386,7 @@ impl ReplicaHost {
             self.cut_producers(end);
         }
         self.run(turn, |partition, turn| partition.handle_cut(turn));
+        self.handle_space(turn);
         if let Some((state, gone)) = self.held.take() {
             self.handle_metadata(&state, gone, turn);
         }

@@ -325,6 +325,7 @@ impl Shard {
         self.advance_control(now, out);
         self.advance_member(now, out);
         self.advance_deletes(now, out);
+        self.look_at_space(now, out);
         if let Some(text) = progress.no_space {
             self.log_error(
                 out,

@@ -21,6 +21,8 @@ pub(super) struct Follower {
     acked: (Offset, Offset, Offset),
     /// Where the log begins for clients, as the leader was told last.
     log_start: Offset,
+    /// The leader was told last that there is no room (true), or that there is again; none = it believes that there is.
+    full: Option<bool>,
 }
 
 impl Follower {
@@ -59,7 +61,8 @@ impl Partition {
         }
         let (heard_ns, acked) = (turn.now_ns, (Offset(-1), Offset(-1), Offset(-1)));
         let log_start = Offset(0);
-        let follower = Follower { leader, matched: false, joining: None, heard_ns, acked, log_start };
+        let follower =
+            Follower { leader, matched: false, joining: None, heard_ns, acked, log_start, full: None };
         self.set_role(Role::Follower(follower));
         let old_way = self.replicated.as_ref().is_some_and(|r| r.sabotaged(Sabotage::CutToHighWatermark));
         if old_way && self.high_watermark < turn.ends.end {
@@ -243,7 +246,7 @@ impl Partition {
         let written_end = if r.sabotaged(Sabotage::AckUnwritten) { turn.ends.end } else { turn.ends.written };
         let flushed_end =
             if r.sabotaged(Sabotage::CountWritten) { turn.ends.written } else { turn.ends.flushed };
-        let replica_epoch = r.me.epoch;
+        let (replica_epoch, full) = (r.me.epoch, r.full);
         let Role::Follower(follower) = &mut r.role else { return };
         let now = (written_end, flushed_end, high_watermark);
         let news = (now.0, now.1) != (follower.acked.0, follower.acked.1);
@@ -255,6 +258,11 @@ impl Partition {
         if follower.matched && (log_start > follower.log_start || (asked && log_start > Offset(0))) {
             follower.log_start = log_start;
             turn.send(follower.leader, Body::LogStart { replica_epoch, log_start });
+        }
+        let differs = full != follower.full.unwrap_or(false);
+        if follower.matched && (differs || (asked && follower.full.is_some())) {
+            follower.full = Some(full);
+            turn.send(follower.leader, Body::Space { replica_epoch, full });
         }
     }
 

@@ -61,7 +61,8 @@ impl Partition {
             Some(at) => turn.now_ns >= at.saturating_add(r.settings.retry_ns),
             None => leader.remotes.iter().any(|remote| {
                 r.state.isr_epoch(remote.replica).is_some()
-                    && remote.lags(turn.ends.end, &r.settings, turn.now_ns)
+                    && (remote.lags(turn.ends.end, &r.settings, turn.now_ns)
+                        || r.is_without_room(leader, remote))
             }),
         };
         if wanted {
@@ -84,7 +85,7 @@ impl Partition {
             let committed = r.state.isr_epoch(*replica).map(|epoch| IsrMember { replica: *replica, epoch });
             let lags = remote.lags(turn.ends.end, &r.settings, turn.now_ns);
             isr.extend(match committed {
-                Some(member) if !lags => Some(member),
+                Some(member) if !lags && !r.is_without_room(leader, remote) => Some(member),
                 _ => remote.member().filter(|member| !lags && r.eligible(leader, *member, hw)),
             });
         }
@@ -111,9 +112,12 @@ impl Replicated {
     }
 
     /// R10: it has, in this epoch and life, all that is committed and all that was there when the epoch began: the
-    /// high watermark known here may lag behind what an earlier leader committed, the log cannot.
+    /// high watermark known here may lag behind what an earlier leader committed, the log cannot. And it has room for more.
     fn eligible(&self, leader: &Leader, member: IsrMember, hw: Offset) -> bool {
         let Some(x) = self.counting(leader, member) else { return false };
+        if leader.remotes.iter().any(|remote| remote.replica == member.replica && remote.full) {
+            return false;
+        }
         x >= hw && (x >= leader.start || self.sabotaged(Sabotage::ExpandEarly))
     }
 }

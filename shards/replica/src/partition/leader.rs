@@ -37,6 +37,8 @@ pub(super) struct Leader {
     pub(super) proposed: Vec<IsrMember>,
     /// When the last proposal was made, while its outcome is not known.
     pub(super) proposed_ns: Option<u64>,
+    /// When it last tried to hand over because its disk is full.
+    pub(super) tried_ns: Option<u64>,
 }
 
 impl Leader {
@@ -50,6 +52,7 @@ impl Leader {
             remotes: others.map(|replica| Remote::new(*replica, turn.now_ns)).collect(),
             proposed: Vec::new(),
             proposed_ns: None,
+            tried_ns: None,
         }
     }
 

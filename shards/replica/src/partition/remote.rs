@@ -36,6 +36,8 @@ pub(super) struct Remote {
     pub(super) acked: Option<Acked>,
     /// Where its log begins for clients, as it said in this life.
     pub(super) log_start: Offset,
+    /// It has said that its disk has no room for more.
+    pub(super) full: bool,
     /// Largest end it ever said was on stable storage, in any life (rule S5).
     pub(super) durable_seen: Offset,
     /// Where the next Append begins.
@@ -62,6 +64,7 @@ impl Remote {
             streaming: false,
             acked: None,
             log_start: Offset(0),
+            full: false,
             durable_seen: Offset(0),
             next: Offset(0),
             window_bytes: 0,
@@ -89,7 +92,7 @@ impl Remote {
         now_ns: u64,
     ) {
         if self.epoch != Some(epoch) {
-            self.log_start = Offset(0);
+            (self.log_start, self.full) = (Offset(0), false);
         }
         self.epoch = Some(epoch);
         self.join = join;
@@ -177,7 +180,8 @@ impl Remote {
         self.in_flight.clear();
     }
 
-    /// It has not all there is, or not the high watermark, or keeps what the leader has let go.
+    /// It has not all there is, or not the high watermark, or keeps what the leader has let go; or its disk is full, and it is asked
+    /// whether it still is.
     pub(super) fn behind(
         &self,
         log_end: Offset,
@@ -187,6 +191,9 @@ impl Remote {
     ) -> bool {
         let Some(acked) = &self.acked else { return true };
         let short = acked.counting(settings).min(acked.written) < log_end;
-        short || self.log_start < log_start || acked.high_watermark < high_watermark.min(acked.written)
+        short
+            || self.full
+            || self.log_start < log_start
+            || acked.high_watermark < high_watermark.min(acked.written)
     }
 }

@@ -8,5 +8,6 @@ mod oracle;
 mod plan;
 mod rules;
 mod seeds;
+mod space;
 mod stream;
 mod world;

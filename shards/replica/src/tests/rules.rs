@@ -61,7 +61,7 @@ fn acknowledge(partition: &mut Partition) {
 }
 
 /// Both followers of node 0 have so much.
-fn acknowledge_to(partition: &mut Partition, end: Offset) {
+pub(super) fn acknowledge_to(partition: &mut Partition, end: Offset) {
     for node in 1..3 {
         let replica_epoch = member(node).epoch;
         let join = Body::Join { replica_epoch, join: 1, log_end: end, last_epoch: 0, window_bytes: 100 };

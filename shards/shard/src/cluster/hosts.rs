@@ -293,6 +293,22 @@ impl Shard {
         }
     }
 
+    /// The disk is full, or is not any more: what is led here is led elsewhere as far as it can be, and nobody waits for replicas
+    /// here.
+    pub(crate) fn look_at_space(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let full = self.storage.is_full();
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.full != full) else { return };
+        cluster.full = full;
+        for slot in self.partitions.hosted_slots() {
+            self.with_host(now, slot, out, |host, turn| host.handle_space(turn));
+        }
+        let what = match full {
+            true => "hands over what it leads to replicas with space, as long as its disk is full",
+            false => "has space again",
+        };
+        self.say(out, &format!("shard {} {what}", self.id.0));
+    }
+
     /// Does what is due.
     pub(crate) fn tick_cluster(&mut self, now: Now, out: &mut Vec<Effect>) {
         let Some(cluster) = &mut self.cluster else { return };

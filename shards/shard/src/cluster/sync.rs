@@ -239,6 +239,9 @@ impl Shard {
         let released = self.cluster.as_ref().is_some_and(|cluster| cluster.is_released(key));
         self.with_host(now, slot, out, |host, turn| host.handle_metadata(state, released, turn));
         self.settle_later(slot);
+        if self.storage.is_full() {
+            self.with_host(now, slot, out, |host, turn| host.handle_space(turn));
+        }
         let early = self.cluster.as_mut().map(|cluster| cluster.early.take(key, state.leader_epoch));
         for (from, frame) in early.into_iter().flatten() {
             self.with_host(now, slot, out, |host, turn| host.handle_frame(from, &frame, &Bytes::new(), turn));

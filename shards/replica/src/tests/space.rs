@@ -1,0 +1,118 @@
+//! A replica whose disk is full.
+
+use pelton_model::Offset;
+
+use super::controller::replica;
+use super::rules::{acknowledge_to, member, partition, state, with};
+use crate::effect::{Effect, IsrProposal};
+use crate::frame::Body;
+use crate::partition::{Partition, RoleKind};
+
+fn say(partition: &mut Partition, node: usize, full: bool) -> Vec<Effect> {
+    let (epoch, body) = (partition.leader_epoch(), Body::Space { replica_epoch: member(node).epoch, full });
+    with(partition, |partition, turn| partition.handle_frame(replica(node), epoch, &body, turn)).1
+}
+
+fn fill(partition: &mut Partition, full: bool) -> Vec<Effect> {
+    with(partition, |partition, turn| partition.handle_space(full, turn)).1
+}
+
+fn proposed(effects: &[Effect]) -> Option<Vec<usize>> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::ProposeIsr(IsrProposal { isr, .. }) => {
+            Some(isr.iter().map(|member| member.replica.node.0 as usize).collect())
+        }
+        _ => None,
+    })
+}
+
+fn nodes(of: &[usize]) -> Option<Vec<usize>> {
+    Some(of.iter().map(|node| replica(*node).node.0 as usize).collect())
+}
+
+#[test]
+fn a_full_leader_hands_over_to_one_in_sync_that_has_room() {
+    let mut partition = partition(&state(0, 1, 1, &[0, 1, 2]), true);
+    acknowledge_to(&mut partition, Offset(10));
+    say(&mut partition, 1, true);
+    let effects = fill(&mut partition, true);
+    assert_eq!(partition.role(), RoleKind::Released);
+    let to = |effect: &Effect| matches!(effect, Effect::Release { target, .. } if *target == replica(2));
+    assert!(effects.iter().any(to), "{effects:?}");
+}
+
+#[test]
+fn a_full_leader_goes_on_while_nobody_can_take_over_and_hands_over_as_soon_as_somebody_can() {
+    let mut partition = partition(&state(0, 1, 1, &[0, 1, 2]), true);
+    assert!(fill(&mut partition, true).is_empty());
+    assert_eq!((partition.role(), partition.deadline_ns().filter(|due| *due == 0)), (RoleKind::Active, None));
+    acknowledge_to(&mut partition, Offset(10));
+    assert_eq!(partition.deadline_ns(), Some(0));
+    with(&mut partition, |partition, turn| partition.handle_tick(turn));
+    assert_eq!(partition.role(), RoleKind::Released);
+}
+
+#[test]
+fn a_leader_that_was_full_keeps_what_it_leads() {
+    let mut partition = partition(&state(0, 1, 1, &[0, 1, 2]), true);
+    fill(&mut partition, true);
+    fill(&mut partition, false);
+    acknowledge_to(&mut partition, Offset(10));
+    with(&mut partition, |partition, turn| partition.handle_tick(turn));
+    assert_eq!(partition.role(), RoleKind::Active);
+}
+
+#[test]
+fn a_full_follower_leaves_the_isr_at_once_and_comes_back_when_it_has_room() {
+    let mut partition = partition(&state(0, 1, 1, &[0, 1, 2]), true);
+    acknowledge_to(&mut partition, Offset(10));
+    assert_eq!(proposed(&say(&mut partition, 1, true)), nodes(&[0, 2]));
+    with(&mut partition, |partition, turn| partition.handle_metadata(&state(0, 1, 2, &[0, 2]), true, turn));
+    // It has everything, and is not proposed.
+    let (_, effects) = with(&mut partition, |partition, turn| partition.handle_tick(turn));
+    assert_eq!(proposed(&effects), None);
+    assert_eq!(proposed(&say(&mut partition, 1, false)), nodes(&[0, 1, 2]));
+}
+
+#[test]
+fn nobody_leaves_for_want_of_room_if_too_few_would_be_left() {
+    let mut partition = partition(&state(0, 1, 1, &[0, 1]), true);
+    acknowledge_to(&mut partition, Offset(10));
+    with(&mut partition, |partition, turn| partition.handle_metadata(&state(0, 1, 2, &[0, 1]), true, turn));
+    let without_first = |effects: &[Effect]| proposed(effects).is_some_and(|isr| Some(isr) == nodes(&[0]));
+    assert!(!without_first(&say(&mut partition, 1, true)));
+}
+
+#[test]
+fn a_follower_says_that_it_is_full_once_and_whenever_it_is_asked() {
+    let mut partition = partition(&state(1, 1, 1, &[0, 1, 2]), true);
+    let says = |effects: &[Effect]| {
+        let said = effects.iter().filter_map(|effect| match effect {
+            Effect::Send { to, body: Body::Space { full, .. } } if *to == replica(1) => Some(*full),
+            _ => None,
+        });
+        said.collect::<Vec<_>>()
+    };
+    assert!(says(&fill(&mut partition, true)).is_empty(), "its log was not compared yet");
+    let epoch = partition.leader_epoch();
+    let (high_watermark, log_start) = (Offset(0), Offset(0));
+    let answer = Body::Answer { join: 1, verdict: crate::frame::Verdict::Matches, high_watermark, log_start };
+    let mut hear = |body: &Body| {
+        says(&with(&mut partition, |partition, turn| partition.handle_frame(replica(1), epoch, body, turn)).1)
+    };
+    assert_eq!(hear(&answer), [true]);
+    let (prev_offset, prev_epoch, bytes) = (Offset(10), 0, 0);
+    let question = Body::Append { prev_offset, prev_epoch, high_watermark, log_start, bytes };
+    let ask = |partition: &mut Partition| {
+        says(
+            &with(partition, |partition, turn| {
+                partition.handle_append(replica(1), epoch, &question, &[], turn)
+            })
+            .1,
+        )
+    };
+    assert_eq!(ask(&mut partition), [true]);
+    assert_eq!(says(&fill(&mut partition, true)), []);
+    assert_eq!(says(&fill(&mut partition, false)), [false]);
+    assert_eq!(ask(&mut partition), [false]);
+}

@@ -24,6 +24,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Any of these, separated by commas; may be empty.
     List(&'static [&'static str]),
+    /// Partitions with brokers, `0:101,0:102,1:102`, or `*` for all (Kafka's ThrottledReplicaListValidator).
+    Replicas,
     /// Any text.
     Text,
 }
@@ -202,6 +204,26 @@ pub const BROKER: &[ConfigDef] = &[
     },
 ];
 
+/// Settings of brokers that are set while they run, and only then.
+pub const DYNAMIC: &[ConfigDef] = &[
+    ConfigDef {
+        name: "follower.replication.throttled.rate",
+        kind: Kind::Long(0),
+        default: "9223372036854775807",
+        synonym: None,
+        doc: "Bytes per second that a broker takes for the followers named by follower.replication.throttled.replicas, as long as \
+              they are not in sync.",
+    },
+    ConfigDef {
+        name: "leader.replication.throttled.rate",
+        kind: Kind::Long(0),
+        default: "9223372036854775807",
+        synonym: None,
+        doc: "Bytes per second that a broker sends for the leaders named by leader.replication.throttled.replicas, to followers \
+              that are not in sync.",
+    },
+];
+
 /// Where clients are told to find a broker. Each shard in direct mode has one of its own, so it is worth what the command line
 /// gave plus the shard, and no value is common to the node.
 pub const ADVERTISED_LISTENERS: ConfigDef = ConfigDef {
@@ -291,6 +313,18 @@ impl Kind {
                 "true" | "false" => Ok(()),
                 _ => bad("true or false".to_string()),
             },
+            Kind::Replicas => {
+                let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+                let is_replica =
+                    |part: &str| part.split_once(':').is_some_and(|(a, b)| number(a) && number(b));
+                match value.trim() {
+                    "" | "*" => Ok(()),
+                    list if list.split(',').all(|part| is_replica(part.trim())) => Ok(()),
+                    _ => bad("the literal '*' or a list of replicas in the following format: \
+                         [partitionId]:[brokerId],[partitionId]:[brokerId],..."
+                        .to_string()),
+                }
+            }
             Kind::Text => Ok(()),
             Kind::Choice(choices) if choices.contains(&value) => Ok(()),
             Kind::Choice(choices) => bad(format!("one of {}", choices.join(", "))),
@@ -312,13 +346,13 @@ impl Kind {
             Kind::Int(_) | Kind::IntIn(_) => 3,
             Kind::Long(_) => 5,
             Kind::Ratio => 6,
-            Kind::List(_) => 7,
+            Kind::List(_) | Kind::Replicas => 7,
         }
     }
 
     /// True for lists, which may be appended to.
     pub fn is_list(&self) -> bool {
-        matches!(self, Kind::List(_))
+        matches!(self, Kind::List(_) | Kind::Replicas)
     }
 }
 
@@ -342,6 +376,9 @@ mod tests {
         assert!(check("message.timestamp.type", "logappendtime").is_err());
         assert!(check("cleanup.policy", "compact,delete").is_ok());
         assert!(check("cleanup.policy", "shred").is_err());
+        let throttled = |value: &str| check("leader.replication.throttled.replicas", value);
+        assert!(["", "*", "0:1", "0:1,12:33"].iter().all(|value| throttled(value).is_ok()));
+        assert!(["**", "0", "0:", "0:1,", "a:1", "0:-1"].iter().all(|value| throttled(value).is_err()));
         assert!(
             check("compression.gzip.level", "-1").is_ok() && check("compression.gzip.level", "9").is_ok()
         );

@@ -53,7 +53,11 @@ pub fn topic_values(
     if let Some(topic) = topic {
         add(def.name, image.config(&ConfigResource::Topic(topic.to_string()), def.name), Source::Topic);
     }
-    let synonym = def.synonym.unwrap_or(def.name);
+    let Some(synonym) = def.synonym else {
+        // No broker has a default of it.
+        add(def.name, Some(def.default), Source::Default);
+        return values;
+    };
     let this = BrokerId::of(broker.node_id, ShardId(0)).0.to_string();
     add(synonym, image.config(&ConfigResource::Broker(this), synonym), Source::DynamicBroker);
     let all = ConfigResource::Broker(String::new());

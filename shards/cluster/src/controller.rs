@@ -441,7 +441,8 @@ fn broker_def(name: &str) -> Result<&'static ConfigDef, Refused> {
             format!("Cannot update these configs dynamically: [{name}]; give it at start (-X {name}=…)");
         return Err((Refusal::InvalidRequest, text));
     }
-    known(name, config_defs::topic_of_synonym(name))
+    let dynamic = config_defs::DYNAMIC.iter().find(|def| def.name == name);
+    known(name, dynamic.or_else(|| config_defs::topic_of_synonym(name)))
 }
 
 fn altered_list(

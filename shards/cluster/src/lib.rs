@@ -19,3 +19,4 @@ pub mod peer;
 pub mod placement;
 pub mod quorum;
 pub mod record;
+pub mod throttle;

@@ -162,6 +162,11 @@ impl Partition {
         self.replicated.as_ref().map(|replicated| &replicated.state)
     }
 
+    /// This very life is in sync, as far as is known here.
+    pub fn is_in_sync(&self) -> bool {
+        self.replicated.as_ref().is_none_or(|r| r.state.isr.contains(&r.me))
+    }
+
     /// Everyone whose acknowledgement the high watermark waits for: the committed ISR and whoever was proposed since.
     /// Empty unless this replica leads.
     pub fn maximal_isr(&self) -> Vec<IsrMember> {

@@ -16,6 +16,7 @@ mod stop;
 #[cfg(feature = "sabotage")]
 mod switches;
 mod sync;
+mod throttle;
 mod voters;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +37,7 @@ pub use switches::{Elsewhere, Switch, switches};
 
 use crate::Shard;
 use crate::partitions::Hosted;
-use crate::replica_host::HostEffect;
+use crate::replica_host::{HostEffect, Throttle};
 use member::MemberSeat;
 
 /// The listener of a node's registration that clients use; its port is that of shard 0.
@@ -142,6 +143,8 @@ pub(crate) struct Cluster {
     starved: BTreeSet<PartitionSlot>,
     /// Hosts that wait for such a read.
     reading: BTreeSet<PartitionSlot>,
+    /// Throttles of replication.
+    throttle: Throttle,
     /// The disk was full when the replicas here were told last.
     full: bool,
     /// Joins of leaderships that are not known here yet.
@@ -187,6 +190,7 @@ impl Cluster {
             to_feed: BTreeSet::new(),
             starved: BTreeSet::new(),
             reading: BTreeSet::new(),
+            throttle: Throttle::default(),
             full: false,
             early: early::EarlyJoins::default(),
             dropped: BTreeSet::new(),

@@ -20,10 +20,12 @@ use pelton_wire::record_batch;
 mod appends;
 mod feeding;
 mod sabotage;
+mod throttle;
 
 use appends::Held;
 use feeding::{Feed, Feeding};
 pub use sabotage::Sabotage;
+pub use throttle::{Rate, Throttle};
 
 /// The surroundings of one event.
 pub struct HostTurn<'a> {
@@ -35,6 +37,8 @@ pub struct HostTurn<'a> {
     pub storage: &'a mut Storage,
     /// What the log wants of the disk.
     pub disk: &'a mut Vec<DiskEffect>,
+    /// How fast followers that are not in sync are fed.
+    pub throttle: &'a mut Throttle,
     /// What follows, in order.
     pub out: &'a mut Vec<HostEffect>,
 }
@@ -120,6 +124,8 @@ pub struct ReplicaHost {
     log_start_wanted: Offset,
     feeding: Feeding,
     appends: Held,
+    /// As a leader, and as a follower.
+    throttled: (bool, bool),
     #[cfg(feature = "sabotage")]
     sabotage: Option<Sabotage>,
 }
@@ -157,6 +163,7 @@ impl ReplicaHost {
             log_start_wanted: Offset(0),
             feeding: Feeding::default(),
             appends: Held::new(settings.window_bytes),
+            throttled: (false, false),
             #[cfg(feature = "sabotage")]
             sabotage: None,
         }
@@ -172,6 +179,11 @@ impl ReplicaHost {
     pub fn set_settings(&mut self, settings: Settings) {
         self.appends.set_limit(settings.window_bytes);
         self.state.set_settings(settings);
+    }
+
+    /// The operator wants this replica throttled towards followers that are not in sync, and as such a follower.
+    pub fn set_throttled(&mut self, leader: bool, follower: bool) {
+        self.throttled = (leader, follower);
     }
 
     /// The same replica in another life of its place: what it has is kept, what it was told is not.
@@ -240,7 +252,8 @@ impl ReplicaHost {
 
     /// When a tick is due, nanoseconds.
     pub fn deadline_ns(&self) -> Option<u64> {
-        self.state.deadline_ns().filter(|_| self.cutting.is_none())
+        let due = [self.state.deadline_ns(), self.feeding.resume_ns, self.appends.resume_ns];
+        due.into_iter().flatten().min().filter(|_| self.cutting.is_none())
     }
 
     /// The metadata have changed; what [`Partition::handle_metadata`] says.
@@ -282,6 +295,9 @@ impl ReplicaHost {
 
     /// Time has passed.
     pub fn handle_tick(&mut self, turn: &mut HostTurn) {
+        if self.appends.resume_ns.is_some_and(|at| turn.now.monotonic_ns >= at) {
+            self.handle_room(turn);
+        }
         self.act(turn, |partition, turn| partition.handle_tick(turn));
     }
 

@@ -69,11 +69,25 @@ pub const TOPIC: &[ConfigDef] = &[
         doc: "Flush at the latest after this time, milliseconds.",
     },
     ConfigDef {
+        name: "follower.replication.throttled.replicas",
+        kind: Kind::Replicas,
+        default: "",
+        synonym: None,
+        doc: "Followers that are throttled as long as they are not in sync: partition:broker, or * for all.",
+    },
+    ConfigDef {
         name: "index.interval.bytes",
         kind: Kind::Int(0),
         default: "4096",
         synonym: Some("log.index.interval.bytes"),
         doc: "Log bytes per entry of the sparse index.",
+    },
+    ConfigDef {
+        name: "leader.replication.throttled.replicas",
+        kind: Kind::Replicas,
+        default: "",
+        synonym: None,
+        doc: "Leaders that are throttled towards followers that are not in sync: partition:broker, or * for all.",
     },
     ConfigDef {
         name: "max.compaction.lag.ms",

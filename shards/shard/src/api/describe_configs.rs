@@ -3,6 +3,7 @@
 
 use pelton_cluster::config_defs::{self, ADVERTISED_LISTENERS, ConfigDef};
 use pelton_cluster::configs::{Source, Sourced, topic_values};
+use pelton_cluster::record::ConfigResource;
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::{
     DescribeConfigsRequestData, DescribeConfigsResource, DescribeConfigsResourceResult,
@@ -110,7 +111,7 @@ fn describe_broker(
     }
     let mut results = Vec::new();
     for def in config_defs::TOPIC {
-        let broker_name = def.synonym.unwrap_or(def.name);
+        let Some(broker_name) = def.synonym else { continue };
         if !wanted(broker_name) {
             continue;
         }
@@ -122,6 +123,13 @@ fn describe_broker(
             }
         }
         results.push(result(shape, def, broker_name, false, values));
+    }
+    for def in config_defs::DYNAMIC.iter().filter(|def| wanted(def.name)) {
+        // Kafka too shows them only where they are set.
+        let values = dynamic_values(context, name, def);
+        if !values.is_empty() {
+            results.push(result(shape, def, def.name, false, values));
+        }
     }
     if let Some(broker) = broker.filter(|_| wanted(ADVERTISED_LISTENERS.name)) {
         let value = format!("PLAINTEXT://{}:{}", broker.host.as_str(), broker.port);
@@ -156,6 +164,16 @@ fn describe_group(
     };
     let defs = config_defs::OF_ONE_GROUP.iter().filter(|def| wanted(def.name));
     Ok(defs.map(|def| result(shape, def, def.name, false, values(def))).collect())
+}
+
+/// What is set for a broker (none: for all of them), and for all.
+fn dynamic_values(context: &ApiContext<'_>, broker: &str, def: &ConfigDef) -> Vec<Sourced> {
+    let of = |broker: &str, source| {
+        let value = context.image.config(&ConfigResource::Broker(broker.to_string()), def.name)?;
+        Some(Sourced { name: def.name.to_string(), value: value.to_string(), source })
+    };
+    let own = (!broker.is_empty()).then(|| of(broker, Source::DynamicBroker)).flatten();
+    own.into_iter().chain(of("", Source::DynamicDefaultBroker)).collect()
 }
 
 fn broker_values(context: &ApiContext<'_>, def: &ConfigDef) -> Vec<Sourced> {

@@ -151,7 +151,8 @@ impl Shard {
         let Shard { cluster: Some(cluster), partitions, storage, disk, .. } = self else { return None };
         let hosted = partitions.hosted_mut(slot)?;
         let lease = cluster.lease();
-        let mut turn = HostTurn { now, lease, storage, disk, out: &mut cluster.effects };
+        let (throttle, out) = (&mut cluster.throttle, &mut cluster.effects);
+        let mut turn = HostTurn { now, lease, storage, disk, throttle, out };
         let result = event(&mut hosted.host, &mut turn);
         cluster.note(slot, hosted);
         Some((hosted.key, result))

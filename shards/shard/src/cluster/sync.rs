@@ -35,6 +35,10 @@ impl Shard {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.note_leaders(index, &touched.leaders);
         cluster.peers_differ |= !touched.nodes.is_empty();
+        if touched.all_topics {
+            self.set_rates();
+        }
+        let Some(cluster) = &self.cluster else { return };
         if touched.nodes.contains(&cluster.me.node) {
             self.look_at_life(now, out);
         }
@@ -75,6 +79,7 @@ impl Shard {
             cluster.peers_differ = true;
             cluster.serving = self.image.nodes().map(|node| (node.node, !node.fenced)).collect();
         }
+        self.set_rates();
         for id in gone {
             self.sync_topic(now, id, out);
         }
@@ -136,6 +141,7 @@ impl Shard {
         }
         cluster.live = true;
         cluster.dropped.retain(|key| self.image.partition(*key).is_some());
+        self.set_rates();
         self.sync_all(now, out);
         self.drop_unnamed(now, out);
         self.recovered.clear();
@@ -172,6 +178,7 @@ impl Shard {
             let key = PartitionKey { topic_id: id, partition: index as i32 };
             if let Some(slot) = self.hosted_slot(key) {
                 self.configure_host(slot, &config);
+                self.throttle_host(slot, key);
             }
             partitions.push(self.sync_route(now, key, state, Some(&config), out));
         }
@@ -277,6 +284,7 @@ impl Shard {
         cluster.by_key.insert(key, slot);
         cluster.note(slot, &mut hosted);
         partitions.insert_hosted(slot, hosted);
+        self.throttle_host(slot, key);
         Some(slot)
     }
 

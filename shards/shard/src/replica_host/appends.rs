@@ -19,12 +19,14 @@ pub(super) struct Held {
     frames: VecDeque<(Replica, Frame, Bytes)>,
     bytes: usize,
     limit_bytes: usize,
+    /// They wait for their throttle until then, nanoseconds.
+    pub(super) resume_ns: Option<u64>,
 }
 
 impl Held {
     /// Of so many bytes and one Append more: the leader's last may reach beyond the window.
     pub(super) fn new(limit_bytes: u32) -> Held {
-        Held { frames: VecDeque::new(), bytes: 0, limit_bytes: limit_bytes as usize }
+        Held { frames: VecDeque::new(), bytes: 0, limit_bytes: limit_bytes as usize, resume_ns: None }
     }
 
     pub(super) fn set_limit(&mut self, limit_bytes: u32) {
@@ -33,7 +35,7 @@ impl Held {
 
     pub(super) fn clear(&mut self) {
         self.frames.clear();
-        self.bytes = 0;
+        (self.bytes, self.resume_ns) = (0, None);
     }
 
     /// What is too much is as if lost: the gap shows with the next Append.
@@ -59,8 +61,10 @@ impl ReplicaHost {
 
     /// The log may have room again (`Progress::space_freed`): what waits for it is appended.
     pub fn handle_room(&mut self, turn: &mut HostTurn) {
+        self.appends.resume_ns = None;
         while let Some((_, _, batches)) = self.appends.frames.front() {
-            if self.cutting.is_some() || turn.storage.admit(batches.len()) != Admission::Yes {
+            let bytes = batches.len();
+            if self.cutting.is_some() || !self.may_append(bytes, turn) {
                 return;
             }
             let Some((from, frame, batches)) = self.appends.pop() else { return };
@@ -80,11 +84,27 @@ impl ReplicaHost {
         match batches.is_empty() {
             // What it asks is answered by the Appends before it.
             true if waits => {}
-            false if waits || turn.storage.admit(batches.len()) != Admission::Yes => {
+            false if waits || !self.may_append(batches.len(), turn) => {
                 self.appends.push(from, *frame, batches.clone());
             }
             _ => self.take_append(from, frame, batches, turn),
         }
+    }
+
+    /// The log has room, and the throttle lets it pass.
+    fn may_append(&mut self, bytes: usize, turn: &mut HostTurn) -> bool {
+        if self.is_throttled_follower()
+            && let Some(at_ns) = turn.throttle.follower.wait_ns(turn.now.monotonic_ns)
+        {
+            self.appends.resume_ns = Some(at_ns);
+            return false;
+        }
+        turn.storage.admit(bytes) == Admission::Yes
+    }
+
+    /// This replica is out of sync, and the operator wants that it catches up slowly.
+    fn is_throttled_follower(&self) -> bool {
+        self.throttled.1 && !self.state.is_in_sync()
     }
 
     fn take_append(&mut self, from: Replica, frame: &Frame, batches: &Bytes, turn: &mut HostTurn) {
@@ -105,6 +125,9 @@ impl ReplicaHost {
             if producers {
                 self.producers.update(&BatchFacts::from(&info), turn.now);
             }
+        }
+        if self.is_throttled_follower() {
+            turn.throttle.follower.take(batches.len());
         }
         turn.storage.append_followed(self.slot, batches.clone());
         // The high watermark that came with the batches counts once they are there.

@@ -23,6 +23,8 @@ pub(super) struct Feed {
 #[derive(Default)]
 pub(super) struct Feeding {
     wanted: VecDeque<Feed>,
+    /// Something waits for its throttle until then, nanoseconds.
+    pub(super) resume_ns: Option<u64>,
     reading: BTreeMap<ReadToken, Feed>,
 }
 
@@ -49,12 +51,21 @@ impl ReplicaHost {
     /// cannot be read; it waits for the next turn.
     pub fn end_turn(&mut self, turn: &mut HostTurn) {
         let mut later = VecDeque::new();
+        self.feeding.resume_ns = None;
         while let Some(feed) = self.feeding.wanted.pop_front() {
             if !self.state.wants_feed(feed.to, feed.leader_epoch, feed.from) {
                 continue;
             }
+            let mut bytes = feed.max_bytes as usize;
+            if self.is_throttled(feed.to) {
+                if let Some(at_ns) = turn.throttle.leader.wait_ns(turn.now.monotonic_ns) {
+                    self.feeding.resume_ns = Some(at_ns);
+                    later.push_back(feed);
+                    continue;
+                }
+                bytes = turn.throttle.leader.piece(bytes);
+            }
             let end = turn.storage.log_end_offset(self.slot);
-            let bytes = feed.max_bytes as usize;
             let start =
                 turn.storage.start_read_of_all(self.slot, feed.from, bytes, end, true, true, turn.disk);
             match start {
@@ -66,6 +77,12 @@ impl ReplicaHost {
             }
         }
         self.feeding.wanted = later;
+    }
+
+    /// The follower is out of sync, and the operator wants that it catches up slowly.
+    fn is_throttled(&self, to: Replica) -> bool {
+        let in_sync = self.state.state().is_some_and(|state| state.isr_epoch(to).is_some());
+        self.throttled.0 && !in_sync
     }
 
     /// A read of the log is done. False: it is not one for a follower of this partition.
@@ -100,6 +117,9 @@ impl ReplicaHost {
             partition.append_frame(feed.to, feed.leader_epoch, feed.from, end, bytes, turn)
         });
         if let Some(body) = body {
+            if self.is_throttled(feed.to) {
+                turn.throttle.leader.take(bytes as usize);
+            }
             self.send(feed.to, body, batches, turn);
         }
         self.perform(turn);

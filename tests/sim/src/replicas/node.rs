@@ -13,7 +13,7 @@ use pelton_model::{LeaderEpoch, Now, Offset, PartitionKey, Prng};
 use pelton_replica::lease::Lease;
 use pelton_replica::partition::AckState;
 use pelton_replica::sabotage::Sabotage as ReplicaFault;
-use pelton_shard::replica_host::{HostEffect, HostTurn, Produced, ReplicaHost};
+use pelton_shard::replica_host::{HostEffect, HostTurn, Produced, ReplicaHost, Throttle};
 use pelton_wire::error_code::ErrorCode;
 
 use super::seat::{self, Asked};
@@ -67,6 +67,7 @@ pub struct Running {
     waiting: Vec<Waiting>,
     progress: Progress,
     pub disk: Vec<DiskEffect>,
+    pub throttle: Throttle,
     pub effects: Vec<HostEffect>,
     pub member_effects: Vec<MemberEffect>,
     pub in_flight: BTreeMap<u64, Operation>,
@@ -156,6 +157,7 @@ impl Node {
             waiting: Vec::new(),
             progress: Progress::default(),
             disk: Vec::new(),
+            throttle: Throttle::default(),
             effects: Vec::new(),
             member_effects: Vec::new(),
             in_flight: BTreeMap::new(),
@@ -225,9 +227,9 @@ impl Running {
     /// Hands an event to the host, if there is one.
     pub fn act(&mut self, now: Now, event: impl FnOnce(&mut ReplicaHost, &mut HostTurn)) {
         let lease = self.lease();
-        let Running { storage, hosted, disk, effects, .. } = self;
+        let Running { storage, hosted, disk, effects, throttle, .. } = self;
         if let Some(hosted) = hosted {
-            event(&mut hosted.host, &mut HostTurn { now, lease, storage, disk, out: effects });
+            event(&mut hosted.host, &mut HostTurn { now, lease, storage, disk, throttle, out: effects });
         }
     }
 

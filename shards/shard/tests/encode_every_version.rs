@@ -114,6 +114,7 @@ fn read(api_key: ApiKey, version: i16, answer: Bytes) -> i32 {
         ApiKey::AlterConfigs => of::<m::AlterConfigsResponseData>,
         ApiKey::CreatePartitions => of::<m::CreatePartitionsResponseData>,
         ApiKey::IncrementalAlterConfigs => of::<m::IncrementalAlterConfigsResponseData>,
+        ApiKey::AlterReplicaLogDirs => of::<m::AlterReplicaLogDirsResponseData>,
         ApiKey::DescribeLogDirs => of::<m::DescribeLogDirsResponseData>,
         ApiKey::ElectLeaders => of::<m::ElectLeadersResponseData>,
         ApiKey::AlterPartitionReassignments => of::<m::AlterPartitionReassignmentsResponseData>,

@@ -46,6 +46,8 @@ pub enum ApiKey {
     DescribeConfigs = 32,
     /// AlterConfigs.
     AlterConfigs = 33,
+    /// AlterReplicaLogDirs.
+    AlterReplicaLogDirs = 34,
     /// DescribeLogDirs.
     DescribeLogDirs = 35,
     /// CreatePartitions.
@@ -136,6 +138,7 @@ pub const SUPPORTED: &[ApiVersionRange] = &[
     row(ApiKey::OffsetForLeaderEpoch, 2, 4, Some(2), 4),
     row(ApiKey::DescribeConfigs, 1, 4, Some(1), 4),
     row(ApiKey::AlterConfigs, 0, 2, Some(0), 2),
+    row(ApiKey::AlterReplicaLogDirs, 1, 2, Some(1), 2),
     row(ApiKey::DescribeLogDirs, 1, 5, Some(1), 2),
     row(ApiKey::CreatePartitions, 0, 3, Some(0), 2),
     row(ApiKey::DeleteGroups, 0, 2, Some(0), 2),
@@ -181,6 +184,7 @@ impl ApiKey {
             23 => ApiKey::OffsetForLeaderEpoch,
             32 => ApiKey::DescribeConfigs,
             33 => ApiKey::AlterConfigs,
+            34 => ApiKey::AlterReplicaLogDirs,
             35 => ApiKey::DescribeLogDirs,
             37 => ApiKey::CreatePartitions,
             42 => ApiKey::DeleteGroups,
@@ -232,6 +236,7 @@ impl ApiKey {
             ApiKey::OffsetForLeaderEpoch => "OffsetForLeaderEpoch",
             ApiKey::DescribeConfigs => "DescribeConfigs",
             ApiKey::AlterConfigs => "AlterConfigs",
+            ApiKey::AlterReplicaLogDirs => "AlterReplicaLogDirs",
             ApiKey::DescribeLogDirs => "DescribeLogDirs",
             ApiKey::CreatePartitions => "CreatePartitions",
             ApiKey::DeleteGroups => "DeleteGroups",

@@ -36,6 +36,8 @@ messages! {
     AddRaftVoterResponseData,
     RemoveRaftVoterRequestData,
     RemoveRaftVoterResponseData,
+    AlterReplicaLogDirsRequestData,
+    AlterReplicaLogDirsResponseData,
     DescribeLogDirsRequestData,
     DescribeLogDirsResponseData,
     ElectLeadersRequestData,

@@ -159,6 +159,13 @@ DESCRIBE_LOG_DIRS = Api("DescribeLogDirs", 35, 2, [("topics", [("name", "str"), 
         ("total_bytes", "i64", 4), ("usable_bytes", "i64", 4), ("is_cordoned", "bool", 5)]),
 ])
 
+ALTER_REPLICA_LOG_DIRS = Api("AlterReplicaLogDirs", 34, 2, [
+    ("dirs", [("path", "str"), ("topics", [("name", "str"), ("partitions", ("arr", "i32"))])]),
+], [
+    ("throttle_time_ms", "i32"),
+    ("results", [("topic", "str"), ("partitions", [("index", "i32"), ("error_code", "i16")])]),
+])
+
 ELECT_LEADERS = Api("ElectLeaders", 43, 2, [
     ("type", "i8", 1), ("topics", [("name", "str"), ("partitions", ("arr", "i32"))]), ("timeout_ms", "i32"),
 ], [

@@ -9,7 +9,7 @@ from .suite import equal, test
 from .test_idempotence import Producer
 from .wire import Connection
 
-UNKNOWN_TOPIC, INVALID_REPLICA_ASSIGNMENT, INVALID_REPLICATION_FACTOR = 3, 39, 38
+UNKNOWN_TOPIC, INVALID_REPLICA_ASSIGNMENT, INVALID_REPLICATION_FACTOR, LOG_DIR_NOT_FOUND = 3, 39, 38, 57
 INVALID_REQUEST, ELECTION_NOT_NEEDED, NO_REASSIGNMENT, NOT_REGISTERED = 42, 84, 85, 102
 PREFERRED, UNCLEAN = 0, 1
 
@@ -95,6 +95,26 @@ def a_log_dir_for_each_shard(env):
     want = env.broker.shards if env.broker.mode == "single" else 1
     names = [d["log_dir"] for d in log_dirs(env, None)]
     equal((len(names), len(set(names))), (want, want))
+
+
+def move(env, address, path, topic, partitions, version=2):
+    """What becomes of moving replicas of a broker to a log directory: partition and error code."""
+    with Connection(*address) as c:
+        got = c.call(apis.ALTER_REPLICA_LOG_DIRS, version, {"dirs": [{"path": path, "topics": [{"name": topic, "partitions": partitions}]}]})
+    equal([r["topic"] for r in got["results"]], [topic])
+    return [(p["index"], p["error_code"]) for p in got["results"][0]["partitions"]]
+
+
+@test
+def a_replica_moves_to_where_it_is(env):
+    topic = env.topic()
+    address = env.cluster.address(topic, 0)
+    path = next(d["log_dir"] for d in log_dirs(env, [{"name": topic, "partitions": [0]}], 4, address) for t in d["topics"] if t["partitions"])
+    for version in (1, 2):
+        equal(move(env, address, path, topic, [0], version), [(0, 0)], f"v{version}")
+    equal(move(env, address, path, topic, [7]), [(7, UNKNOWN_TOPIC)], "no such partition")
+    equal(move(env, address, path, env.name("unknown"), [0]), [(0, UNKNOWN_TOPIC)], "no such topic")
+    equal(move(env, address, "/nowhere", topic, [0]), [(0, LOG_DIR_NOT_FOUND)], "no such directory")
 
 
 @test

@@ -116,16 +116,16 @@ impl ApiContext<'_> {
     /// The replicas of a partition that are in sync, as broker ids.
     pub fn isr(&self, partition: &PartitionImage) -> Vec<i32> {
         match self.is_cluster() {
-            true => partition.isr.iter().map(|member| self.broker_id(member.replica)).collect(),
-            false => partition.replicas.iter().map(|replica| self.broker_id(*replica)).collect(),
+            true => self.ids_of(partition.isr.iter().map(|member| member.replica)),
+            false => self.broker_ids(&partition.replicas),
         }
     }
 
     /// The replicas of a partition whose node or shard does not live, as broker ids.
     pub fn offline(&self, partition: &PartitionImage) -> Vec<i32> {
-        let dead = partition.replicas.iter().filter(|replica| !self.image.is_live(**replica));
+        let dead = partition.replicas.iter().copied().filter(|replica| !self.image.is_live(*replica));
         match self.is_cluster() {
-            true => dead.map(|replica| self.broker_id(*replica)).collect(),
+            true => self.ids_of(dead),
             false => Vec::new(),
         }
     }
@@ -150,7 +150,23 @@ impl ApiContext<'_> {
         let cluster = self.is_cluster();
         let leader = partition.leader.filter(|leader| !cluster || self.image.is_live(*leader));
         let leader = leader.map_or(-1, |replica| self.broker_id(replica));
-        (leader, partition.replicas.iter().map(|replica| self.broker_id(*replica)).collect())
+        (leader, self.broker_ids(&partition.replicas))
+    }
+
+    /// The brokers that have these replicas, in their order. One that moves between the shards of a broker is one replica.
+    pub fn broker_ids(&self, replicas: &[Replica]) -> Vec<i32> {
+        self.ids_of(replicas.iter().copied())
+    }
+
+    fn ids_of(&self, replicas: impl Iterator<Item = Replica>) -> Vec<i32> {
+        let mut ids = Vec::new();
+        for replica in replicas {
+            let id = self.broker_id(replica);
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        ids
     }
 
     /// The cluster's id.

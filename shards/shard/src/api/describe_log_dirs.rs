@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use pelton_log::Health;
-use pelton_model::{PartitionKey, ShardId};
+use pelton_model::{PartitionKey, Replica, ShardId};
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
@@ -44,6 +44,8 @@ pub struct LogReport {
     pub size_bytes: u64,
     /// Offsets that are committed and not here yet.
     pub offset_lag: i64,
+    /// The replica moves here from another shard of its broker.
+    pub is_future: bool,
 }
 
 /// Partitions asked for; none = all.
@@ -90,7 +92,8 @@ impl Shard {
         let mut logs: Vec<LogReport> = Vec::new();
         let mut add = |key: PartitionKey, slot, offset_lag: i64| {
             if wanted.as_ref().is_none_or(|wanted| wanted.contains(&key)) {
-                logs.push(LogReport { key, size_bytes: self.storage.size_bytes(slot), offset_lag });
+                let (size_bytes, is_future) = (self.storage.size_bytes(slot), self.is_future_log(key));
+                logs.push(LogReport { key, size_bytes, offset_lag, is_future });
             }
         };
         for topic in self.partitions.topic_ids().iter().filter_map(|id| self.partitions.topic_by_id(*id)) {
@@ -110,6 +113,15 @@ impl Shard {
         LogDirReport { shard: self.id, healthy, volume: self.volume, logs }
     }
 
+    fn is_future_log(&self, key: PartitionKey) -> bool {
+        let me = Replica { node: self.config.node_id, shard: self.id };
+        let Some(partition) = self.image.partition(key).filter(|_| self.serves_foreign()) else {
+            return false;
+        };
+        let elsewhere = |replica: &Replica| replica.node == me.node && replica.shard != me.shard;
+        partition.adding().contains(&me) && partition.replicas.iter().any(elsewhere)
+    }
+
     /// A shard has told.
     pub(crate) fn handle_log_dir(&mut self, id: RequestId, report: LogDirReport, out: &mut Vec<Effect>) {
         let index = match self.serves_foreign() {
@@ -123,10 +135,9 @@ impl Shard {
 
     fn encode_log_dirs(&self, context: &RequestContext, reports: &[LogDirReport]) -> Bytes {
         let results = reports.iter().map(|report| {
-            let directory = self.config.log_dirs.get(usize::from(report.shard.0)).cloned();
             let (total_bytes, usable_bytes) = report.volume.unwrap_or((UNKNOWN_BYTES, UNKNOWN_BYTES));
             let mut result = DescribeLogDirsResult {
-                log_dir: KafkaString::from(directory.unwrap_or_else(|| format!("shard-{}", report.shard.0))),
+                log_dir: KafkaString::from(self.log_dir_name(report.shard)),
                 total_bytes,
                 usable_bytes,
                 ..Default::default()
@@ -150,6 +161,7 @@ impl Shard {
                 partition_index: log.key.partition,
                 partition_size: log.size_bytes as i64,
                 offset_lag: log.offset_lag,
+                is_future_key: log.is_future,
                 ..Default::default()
             });
         }

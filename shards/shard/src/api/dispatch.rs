@@ -112,6 +112,9 @@ impl Shard {
                 let request = decode(version, body())?;
                 self.describe_log_dirs(context.clone(), request, out);
             }
+            ApiKey::AlterReplicaLogDirs => {
+                self.alter_replica_log_dirs(now, context, &frame, body_offset, out)?;
+            }
             ApiKey::Metadata => self.metadata(now, context, frame, body_offset, out)?,
             ApiKey::CreateTopics
             | ApiKey::DeleteTopics

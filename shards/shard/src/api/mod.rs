@@ -1,6 +1,7 @@
 //! Kafka's APIs, one file each. Here: from a frame to its handler, and what all answers have in common.
 
 pub mod alter_configs;
+pub mod alter_replica_log_dirs;
 pub mod api_versions;
 pub mod context;
 pub mod create_partitions;

@@ -100,6 +100,9 @@ impl Shard {
             ApiKey::AlterPartitionReassignments => {
                 plan!(api::reassignments::alter(&context, version, decode(version, body)?))
             }
+            ApiKey::AlterReplicaLogDirs => {
+                plan!(api::alter_replica_log_dirs::handle(&context, decode(version, body)?))
+            }
             ApiKey::ListPartitionReassignments => {
                 let response = api::reassignments::list(&context, version, decode(version, body)?);
                 let response = encode_response(api_key, version, correlation_id, &response);

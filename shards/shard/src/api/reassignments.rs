@@ -23,7 +23,7 @@ use pelton_wire::messages::{
 use super::context::{ApiContext, Planned};
 
 /// Changes of one request: together they must fit one entry of the metadata log.
-const CHANGES_MAX: usize = 1_000;
+pub(super) const CHANGES_MAX: usize = 1_000;
 const NO_LOCAL_MOVE: &str =
     "This broker is no part of a cluster: its partitions stay on their shards while it runs.";
 
@@ -48,7 +48,7 @@ pub fn alter(
         )));
         return Planned { records: Vec::new(), response };
     }
-    let mut changes = Changes { context, states: BTreeMap::new(), records: Vec::new() };
+    let mut changes = Changes::new(context);
     for topic in request.topics {
         let partitions = topic
             .partitions
@@ -76,10 +76,41 @@ pub fn alter(
 }
 
 /// Changes of one request, each planned on top of those before it.
-struct Changes<'a> {
+pub(super) struct Changes<'a> {
     context: &'a ApiContext<'a>,
     states: BTreeMap<PartitionKey, PartitionState>,
     records: Vec<MetadataRecord>,
+}
+
+impl<'a> Changes<'a> {
+    pub(super) fn new(context: &'a ApiContext<'a>) -> Changes<'a> {
+        Changes { context, states: BTreeMap::new(), records: Vec::new() }
+    }
+
+    pub(super) fn context(&self) -> &'a ApiContext<'a> {
+        self.context
+    }
+
+    /// The records of all changes.
+    pub(super) fn into_records(self) -> Vec<MetadataRecord> {
+        self.records
+    }
+
+    /// A partition with what was changed before.
+    pub(super) fn state(&self, key: PartitionKey) -> Option<PartitionState> {
+        let partition = self.context.image.partition(key)?;
+        Some(self.states.get(&key).cloned().unwrap_or_else(|| partition.state()))
+    }
+
+    /// It is another one from here on.
+    pub(super) fn put(&mut self, key: PartitionKey, old: &PartitionState, new: PartitionState) {
+        let image = self.context.image;
+        let released =
+            image.partition(key).is_some_and(|partition| election::leader_is_gone(image, partition));
+        let delta = PartitionDelta::between(old, &new, released);
+        self.records.push(MetadataRecord::PartitionChange { key, delta });
+        self.states.insert(key, new);
+    }
 }
 
 impl Changes<'_> {
@@ -95,10 +126,9 @@ impl Changes<'_> {
             .topic_by_name(topic)
             .ok_or_else(|| unknown(format!("Unable to find a topic named {topic}.")))?;
         let key = PartitionKey { topic_id: found.id, partition: wanted.partition_index };
-        let partition = image.partition(key).ok_or_else(|| {
+        let old = self.state(key).ok_or_else(|| {
             unknown(format!("Unable to find partition {topic}:{}.", wanted.partition_index))
         })?;
-        let old = self.states.get(&key).cloned().unwrap_or_else(|| partition.state());
         let moving = !old.adding.is_empty() || !old.removing.is_empty();
         let scene = Scene::of(image, self.context.config, key);
         let new = match &wanted.replicas {
@@ -140,10 +170,7 @@ impl Changes<'_> {
             }
         };
         if let Some(new) = new {
-            let released = election::leader_is_gone(image, partition);
-            let delta = PartitionDelta::between(&old, &new, released);
-            self.records.push(MetadataRecord::PartitionChange { key, delta });
-            self.states.insert(key, new);
+            self.put(key, &old, new);
         }
         Ok(())
     }
@@ -222,12 +249,21 @@ pub fn list(
         if !partition.reassigning() {
             return;
         }
-        let ids = |replicas: &[Replica]| replicas.iter().map(|it| context.broker_id(*it)).collect();
+        let (adding, removing) =
+            (context.broker_ids(partition.adding()), context.broker_ids(partition.removing()));
+        // From one shard of a broker to another: a move of log directories, no reassignment.
+        let only =
+            |ids: &[i32], others: &[i32]| ids.iter().copied().filter(|id| !others.contains(id)).collect();
+        let adding_replicas: Vec<i32> = only(&adding, &removing);
+        let removing_replicas: Vec<i32> = only(&removing, &adding);
+        if adding_replicas.is_empty() && removing_replicas.is_empty() {
+            return;
+        }
         found.entry(&topic.name).or_default().push(OngoingPartitionReassignment {
             partition_index: key.partition,
-            replicas: ids(&partition.replicas),
-            adding_replicas: ids(partition.adding()),
-            removing_replicas: ids(partition.removing()),
+            replicas: context.broker_ids(&partition.replicas),
+            adding_replicas,
+            removing_replicas,
             ..Default::default()
         });
     };

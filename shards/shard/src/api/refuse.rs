@@ -32,6 +32,9 @@ pub fn answer(frame: &Bytes, error: ErrorCode, why: &str) -> Result<Bytes, WireE
         ApiKey::ElectLeaders => {
             encode_response(key, version, id, &elections(version, decode(version, body)?, &refusal))
         }
+        ApiKey::AlterReplicaLogDirs => {
+            encode_response(key, version, id, &log_dirs(decode(version, body)?, error.code()))
+        }
         ApiKey::InitProducerId => {
             // Kafka's ProducerIdManager has no word for "no controller" but this one, which producers try again.
             let error = match error {
@@ -96,6 +99,21 @@ fn whole(key: ApiKey, version: i16, id: i32, (code, text): Refusal) -> Result<By
         }
         other => return Err(WireError::NotServed(other.name())),
     })
+}
+
+fn log_dirs(request: m::AlterReplicaLogDirsRequestData, code: i16) -> m::AlterReplicaLogDirsResponseData {
+    let result = |partition: &i32| m::alter_replica_log_dirs_response::AlterReplicaLogDirPartitionResult {
+        partition_index: *partition,
+        error_code: code,
+        ..Default::default()
+    };
+    let topics = request.dirs.into_iter().flat_map(|dir| dir.topics);
+    let results = topics.map(|topic| m::alter_replica_log_dirs_response::AlterReplicaLogDirTopicResult {
+        partitions: topic.partitions.iter().map(result).collect(),
+        topic_name: topic.name,
+        ..Default::default()
+    });
+    m::AlterReplicaLogDirsResponseData { results: results.collect(), ..Default::default() }
 }
 
 /// Version 0 has no error for the whole.

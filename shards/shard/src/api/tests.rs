@@ -11,16 +11,17 @@ use pelton_wire::error_code::ErrorCode;
 use pelton_wire::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
 };
+use pelton_wire::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
 use pelton_wire::messages::elect_leaders_request::TopicPartitions;
 use pelton_wire::messages::{
-    AlterPartitionReassignmentsRequestData, DescribeClusterRequestData, ElectLeadersRequestData, KafkaString,
-    ListPartitionReassignmentsRequestData, UnregisterBrokerRequestData,
+    AlterPartitionReassignmentsRequestData, AlterReplicaLogDirsRequestData, DescribeClusterRequestData,
+    ElectLeadersRequestData, KafkaString, ListPartitionReassignmentsRequestData, UnregisterBrokerRequestData,
 };
 use uuid::Uuid;
 
 use super::context::ApiContext;
 use super::elect_leaders::Elections;
-use super::{describe_cluster, elect_leaders, reassignments, unregister_broker};
+use super::{alter_replica_log_dirs, describe_cluster, elect_leaders, reassignments, unregister_broker};
 
 const TOPIC: TopicId = TopicId(Uuid::from_u128(8));
 const KEY: PartitionKey = PartitionKey { topic_id: TOPIC, partition: 0 };
@@ -118,6 +119,21 @@ impl Scene {
         let result = &planned.response.responses[0].partitions[0];
         let text = result.error_message.as_ref().map(ToString::to_string).unwrap_or_default();
         (ErrorCode::from_code(result.error_code), text)
+    }
+
+    /// Moves the replica of one broker to another of its places and applies what follows.
+    fn relocate(&mut self, partition: i32, to: &str) -> ErrorCode {
+        let topic = AlterReplicaLogDirTopic {
+            name: KafkaString::from_static("t"),
+            partitions: vec![partition],
+            ..Default::default()
+        };
+        let path = KafkaString::from(to.to_string());
+        let dir = AlterReplicaLogDir { path, topics: vec![topic], ..Default::default() };
+        let request = AlterReplicaLogDirsRequestData { dirs: vec![dir], ..Default::default() };
+        let planned = alter_replica_log_dirs::handle(&self.context(), request);
+        planned.records.into_iter().for_each(|record| self.apply(record));
+        ErrorCode::from_code(planned.response.results[0].partitions[0].error_code)
     }
 
     /// Replicas, those being added and those being removed, as they are listed; none if no reassignment is.
@@ -291,4 +307,38 @@ fn fenced_brokers_are_named_to_those_who_want_them() {
     let rack = |node: i32, fenced| (node * 256, format!("rack-{node}"), fenced);
     assert_eq!(ids(false), [rack(1, false), rack(3, false), rack(4, false)]);
     assert_eq!(ids(true), [rack(1, false), rack(2, true), rack(3, false), rack(4, false)]);
+}
+
+#[test]
+fn a_replica_moves_between_the_shards_of_its_node_and_clients_see_one_replica() {
+    let mut scene = Scene::new(ListenerMode::Single, &[at(1, 0), at(2, 1)]);
+    assert_eq!(scene.relocate(0, "1.0"), ErrorCode::None, "it is there");
+    assert!(scene.state().adding.is_empty());
+    assert_eq!(scene.relocate(0, "1.1"), ErrorCode::None);
+    let state = scene.state();
+    assert_eq!(state.replicas, [at(1, 1), at(2, 1), at(1, 0)]);
+    assert_eq!((&state.adding[..], &state.removing[..]), (&[at(1, 1)][..], &[at(1, 0)][..]));
+    assert_eq!(state.leader, Some(at(1, 0)));
+    let partition = scene.image.partition(KEY).unwrap();
+    assert_eq!(scene.context().leader_and_replicas(partition), (256, vec![256, 512]));
+    assert_eq!(scene.listed(), None, "no reassignment between brokers");
+    assert_eq!(scene.relocate(0, "1.1"), ErrorCode::None, "it is on its way there");
+    assert_eq!(scene.state(), state);
+    assert_eq!(scene.relocate(0, "1.0"), ErrorCode::None, "back");
+    let state = scene.state();
+    assert_eq!((&state.replicas[..], state.adding.is_empty()), (&[at(1, 0), at(2, 1)][..], true));
+}
+
+#[test]
+fn moves_to_nowhere_and_of_nothing_are_refused() {
+    let mut scene = Scene::new(ListenerMode::Single, &[at(1, 0), at(2, 1)]);
+    assert_eq!(scene.relocate(0, ""), ErrorCode::LogDirNotFound);
+    assert_eq!(scene.relocate(0, "3.0"), ErrorCode::ReplicaNotAvailable);
+    assert_eq!(scene.relocate(1, "1.1"), ErrorCode::UnknownTopicOrPartition);
+    scene.fence(1);
+    assert_eq!(scene.relocate(0, "1.1"), ErrorCode::KafkaStorageError);
+    // In direct mode another shard is another broker.
+    let mut scene = Scene::new(ListenerMode::Direct, &[at(1, 0), at(2, 1)]);
+    assert_eq!(scene.relocate(0, "1.1"), ErrorCode::ReplicaNotAvailable);
+    assert_eq!(scene.relocate(0, "1.0"), ErrorCode::None);
 }

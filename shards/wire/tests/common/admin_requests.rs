@@ -4,9 +4,9 @@ use bytes::Bytes;
 use pelton_wire::api_key::ApiKey;
 use pelton_wire::messages::{
     self as m, KafkaString, KafkaUuid, alter_partition_reassignments_request as reassign,
-    describe_log_dirs_request as log_dirs, describe_producers_request as producers,
-    describe_quorum_request as quorum, elect_leaders_request as elections,
-    list_partition_reassignments_request as reassigning,
+    alter_replica_log_dirs_request as moves, describe_log_dirs_request as log_dirs,
+    describe_producers_request as producers, describe_quorum_request as quorum,
+    elect_leaders_request as elections, list_partition_reassignments_request as reassigning,
 };
 
 use super::{Requests, text};
@@ -26,6 +26,20 @@ impl Requests<'_> {
         });
         let body = m::DescribeLogDirsRequestData { topics, ..Default::default() };
         self.encode(ApiKey::DescribeLogDirs, version, &body)
+    }
+
+    pub(super) fn alter_replica_log_dirs(&mut self, version: i16) -> Bytes {
+        let dirs = self.list(|it| moves::AlterReplicaLogDir {
+            path: KafkaString::from_static(["shard-0", "shard-1", "/nowhere", ""][it.prng.below(4) as usize]),
+            topics: it.list(|it| moves::AlterReplicaLogDirTopic {
+                name: it.topic().0,
+                partitions: it.list(|it| it.partition()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        });
+        let body = m::AlterReplicaLogDirsRequestData { dirs, ..Default::default() };
+        self.encode(ApiKey::AlterReplicaLogDirs, version, &body)
     }
 
     pub(super) fn elect_leaders(&mut self, version: i16) -> Bytes {

@@ -73,6 +73,7 @@ pub fn decode_body(
         ApiKey::IncrementalAlterConfigs => {
             decode::<m::IncrementalAlterConfigsRequestData>(version, body()).map(drop)
         }
+        ApiKey::AlterReplicaLogDirs => decode::<m::AlterReplicaLogDirsRequestData>(version, body()).map(drop),
         ApiKey::DescribeLogDirs => decode::<m::DescribeLogDirsRequestData>(version, body()).map(drop),
         ApiKey::ElectLeaders => decode::<m::ElectLeadersRequestData>(version, body()).map(drop),
         ApiKey::AlterPartitionReassignments => {

@@ -102,6 +102,7 @@ impl Requests<'_> {
             ApiKey::AlterConfigs => self.alter_configs(version),
             ApiKey::CreatePartitions => self.create_partitions(version),
             ApiKey::IncrementalAlterConfigs => self.incremental_alter_configs(version),
+            ApiKey::AlterReplicaLogDirs => self.alter_replica_log_dirs(version),
             ApiKey::DescribeLogDirs => self.describe_log_dirs(version),
             ApiKey::ElectLeaders => self.elect_leaders(version),
             ApiKey::AlterPartitionReassignments => self.alter_partition_reassignments(version),

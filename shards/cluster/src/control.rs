@@ -154,6 +154,9 @@ pub struct Controller {
     transfers: BTreeMap<PartitionKey, u64>,
     /// Nodes that leave and have nothing any more: they get no lease again.
     emptied: BTreeSet<NodeId>,
+    /// Reassignments to look at: they may have reached their target.
+    moves: BTreeSet<PartitionKey>,
+    next_review_ns: u64,
     next_balance_ns: u64,
     balance_after: Option<PartitionKey>,
     visits: u64,
@@ -186,6 +189,8 @@ impl Controller {
             settled: 0,
             transfers: BTreeMap::new(),
             emptied: BTreeSet::new(),
+            moves: BTreeSet::new(),
+            next_review_ns: 0,
             next_balance_ns: 0,
             balance_after: None,
             visits: 0,
@@ -268,6 +273,7 @@ impl Controller {
         touched.topics.iter().for_each(|id| {
             self.min_isr.remove(id);
         });
+        self.moves.extend(touched.partitions.iter().filter(|key| image.reassigning().contains(key)));
         if term == self.term && !self.ready {
             self.ready = true;
             self.settled = index;
@@ -317,6 +323,7 @@ impl Controller {
         let timeout_ns = self.config.transfer_timeout_ms * 1_000_000;
         self.transfers.retain(|_, asked_ns| now_ns < *asked_ns + timeout_ns);
         self.balance(now_ns, image, out);
+        self.review_moves(now_ns, image);
         self.work(now_ns, image, out);
     }
 
@@ -351,6 +358,7 @@ impl Controller {
         }
         let mut batch = Batch::default();
         self.run_tasks(now_ns, image, &mut batch, out);
+        self.settle_moves(now_ns, image, &mut batch, out);
         let mut later = VecDeque::new();
         while batch.bytes.len() < BATCH_BYTES && !batch.closed {
             let Some((token, ask)) = self.queue.pop_front() else { break };

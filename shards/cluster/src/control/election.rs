@@ -239,6 +239,17 @@ pub fn finish(scene: &Scene<'_>, old: &PartitionState) -> Option<PartitionState>
     changed(old, new)
 }
 
+/// Who has to be given the leadership before the reassignment can end: its target is reached, but the leader is none of it. In good
+/// order (rule R12) nobody waits for a lease. None: there is nothing to wait for, or nobody who could lead.
+pub fn successor(scene: &Scene<'_>, old: &PartitionState) -> Option<Replica> {
+    let leaving = old.leader.filter(|leader| old.removing.contains(leader) && scene.live(*leader))?;
+    let stays = |replica: &Replica| {
+        *replica != leaving && !old.removing.contains(replica) && old.isr_epoch(*replica).is_some()
+    };
+    let successor = old.replicas.iter().copied().find(|replica| stays(replica) && scene.willing(*replica))?;
+    finish(scene, old).map(|_| successor)
+}
+
 /// Members of the ISR and eligible ones that are no replicas any more go; a leader among them is replaced.
 fn drop_outsiders(scene: &Scene<'_>, old: &PartitionState, new: &mut PartitionState) {
     let replicas = new.replicas.clone();

@@ -80,7 +80,11 @@ pub fn change(
     new.isr = wanted.isr.clone();
     new.isr.sort_unstable_by_key(|member| old.replicas.iter().position(|replica| *replica == member.replica));
     election::settle_elr(old, &mut new, scene.min_isr);
-    let mut new = election::finish(scene, &new).unwrap_or(new);
+    // The leader may have to hand over first; the reassignment ends when it has.
+    let mut new = match election::successor(scene, &new) {
+        Some(_) => new,
+        None => election::finish(scene, &new).unwrap_or(new),
+    };
     new.partition_epoch.0 = old.partition_epoch.0 + 1;
     Ok(new)
 }

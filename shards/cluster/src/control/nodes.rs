@@ -243,7 +243,13 @@ impl Controller {
         let scene = self.scene(image, key);
         let old = partition.state();
         let new = match to {
-            Some(to) => election::transferred(&scene, &old, to),
+            Some(to) => {
+                election::transferred(&scene, &old, to).map(|new| match election::finish(&scene, &new) {
+                    // A reassignment that has waited for this.
+                    Some(done) => PartitionState { partition_epoch: new.partition_epoch, ..done },
+                    None => new,
+                })
+            }
             None => {
                 let mut new: PartitionState = old.clone();
                 new.partition_epoch.0 += 1;

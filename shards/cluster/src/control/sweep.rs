@@ -318,6 +318,39 @@ impl Controller {
         }
     }
 
+    /// Reassignments that have reached their target end, or their leaders are asked to hand over first.
+    pub(super) fn settle_moves(
+        &mut self,
+        now_ns: u64,
+        image: &MetadataImage,
+        batch: &mut Batch,
+        out: &mut Vec<ControlEffect>,
+    ) {
+        while batch.bytes.len() < BATCH_BYTES && !batch.closed {
+            let Some(key) = self.moves.pop_first() else { return };
+            let Some(partition) = image.partition(key).filter(|partition| partition.reassigning()) else {
+                continue;
+            };
+            self.visits += 1;
+            let scene = self.scene(image, key);
+            let old = partition.state();
+            if let Some(to) = election::successor(&scene, &old) {
+                self.ask_transfer(now_ns, image, key, partition, Some(to), out);
+            } else if let Some(new) = election::finish(&scene, &old) {
+                // What the batch changes otherwise is looked at again when that is applied.
+                batch.change(key, &old, &new, election::leader_is_gone(image, partition));
+            }
+        }
+    }
+
+    /// Looks at the reassignments under way again, now and then: a leader may not have handed over.
+    pub(super) fn review_moves(&mut self, now_ns: u64, image: &MetadataImage) {
+        if now_ns >= self.next_review_ns {
+            self.next_review_ns = now_ns + IDLE_NS;
+            self.moves.extend(image.reassigning().iter().take(BALANCE_VISITS));
+        }
+    }
+
     fn evacuate(&mut self, image: &MetadataImage, batch: &mut Batch, task: Task, node: NodeId) -> Step {
         let founders = self.config.broker.founders;
         let mut room = self.config.moves_max.saturating_sub(image.reassigning().len());

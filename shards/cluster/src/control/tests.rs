@@ -390,11 +390,41 @@ fn another_move_or_its_end_does_not_take_away_the_only_one_in_sync() {
     let state = kit.state(id, 0);
     assert_eq!((state.leader, &state.isr[..], &state.removing[..]), (Some(new), &[member][..], &[new][..]));
     assert_eq!((&state.adding[..], &state.replicas[..3]), (&[][..], &old.replicas[..]));
-    // Once the others have caught up, it goes.
+    // Once the others have caught up, it hands over, and goes.
     kit.serve();
     let state = kit.state(id, 0);
-    assert_eq!((state.replicas, state.isr.len()), (old.replicas, 3));
-    assert!(state.leader.is_some_and(|leader| leader != new) && state.removing.is_empty());
+    assert_eq!((state.leader, &state.removing[..]), (Some(new), &[new][..]));
+    let asked = kit.transfers.iter().map(|(of, epoch, from, to)| (*of, *epoch, *from, *to));
+    assert_eq!(asked.collect::<Vec<_>>(), [(key, state.partition_epoch, new, old.replicas[0])]);
+    kit.serve();
+    let state = kit.state(id, 0);
+    assert_eq!((&state.replicas, state.isr.len()), (&old.replicas, 3));
+    assert_eq!((state.leader, state.removing.is_empty()), (Some(old.replicas[0]), true));
+}
+
+#[test]
+fn a_reassignment_ends_without_its_leader_if_that_dies_before_it_hands_over() {
+    let mut kit = Kit::new(4);
+    let id = kit.topic("2");
+    let key = PartitionKey { topic_id: id, partition: 0 };
+    let old = kit.state(id, 0);
+    let leader = old.leader.unwrap();
+    let free = (0..4).find(|id| old.replicas.iter().all(|replica| replica.node.0 != *id)).unwrap();
+    let new = Replica { node: NodeId(free), shard: ShardId(0) };
+    let target: Vec<Replica> =
+        old.replicas.iter().map(|replica| if *replica == leader { new } else { *replica }).collect();
+    assert_eq!(kit.ask(Ask::Reassign { key, target: Some(target.clone()) }), Answer::Done);
+    kit.serve();
+    assert_eq!((kit.state(id, 0).leader, kit.transfers.len()), (Some(leader), 1));
+    kit.transfers.clear();
+    kit.beat(8);
+    assert!(!kit.transfers.is_empty(), "nobody asked again");
+    kit.alive.remove(&leader.node.0);
+    kit.transfers.clear();
+    kit.beat(8);
+    let state = kit.state(id, 0);
+    assert_eq!((&state.replicas, state.removing.is_empty()), (&target, true));
+    assert!(state.leader.is_some_and(|now| now != leader));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! quorum, the controller. Events in, effects out; the shard that hosts it performs them.
 
 mod members;
+mod seen;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,6 +18,7 @@ use crate::quorum::guard::Refused;
 use crate::quorum::journal::Restored;
 use crate::quorum::{Quorum, QuorumConfig, QuorumEffect, QuorumSabotage, Role};
 use crate::record::{MetadataRecord, NodeRegistration, decode_records};
+use seen::Seen;
 
 /// What a member is made from.
 #[derive(Clone, Debug)]
@@ -99,6 +101,7 @@ pub struct Member {
     keeper: LeaseKeeper,
     prng: Prng,
     origins: BTreeMap<Token, Origin>,
+    seen: Seen,
     next_token: Token,
     /// Partitions that nobody may serve before the change of this index is released (rule L7).
     waits: BTreeMap<PartitionKey, u64>,
@@ -136,6 +139,7 @@ impl Member {
             controller: None,
             prng: Prng::new(seed),
             origins: BTreeMap::new(),
+            seen: Seen::default(),
             next_token: 0,
             waits: BTreeMap::new(),
             wait_floor,
@@ -323,7 +327,10 @@ impl Member {
                 if node_message::asker_of(&ask) != Some(from) {
                     return Err(Refused::Malformed);
                 }
-                self.take_ask(now_ns, Origin::There(from, token), ask, out);
+                let once = matches!(ask, Ask::Plan { .. });
+                if !once || self.seen.is_first(from, token) {
+                    self.take_ask(now_ns, Origin::There(from, token), ask, out);
+                }
             }
             NodeMessage::Answer(token, answer, leader) => {
                 self.hint = leader;

@@ -4,6 +4,8 @@
 //! back. What must always hold is looked at after every step. Then everything must come right, and every log is read from every
 //! node that can lead it.
 
+#[cfg(test)]
+mod back;
 mod churn;
 mod client;
 mod fault;

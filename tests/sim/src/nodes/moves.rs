@@ -15,16 +15,18 @@ use super::client::{Next, decoded, encoded};
 /// The moves of one partition.
 pub struct Moves {
     partition: i32,
-    /// How many are still to come; the last one is to three nodes.
+    /// How many are still to come.
     left: u32,
+    /// The last one is to so many nodes.
+    copies: usize,
     /// One is under way.
     moving: bool,
     last: i16,
 }
 
 impl Moves {
-    pub fn new(partition: i32, moves: u32) -> Moves {
-        Moves { partition, left: moves, moving: false, last: 0 }
+    pub fn new(partition: i32, moves: u32, copies: usize) -> Moves {
+        Moves { partition, left: moves, copies, moving: false, last: 0 }
     }
 
     pub fn is_done(&self) -> bool {
@@ -55,9 +57,7 @@ impl Moves {
         for at in (1..nodes.len()).rev() {
             nodes.swap(at, prng.below(at as u64 + 1) as usize);
         }
-        if self.left > 1 {
-            nodes.truncate(2);
-        }
+        nodes.truncate(if self.left > 1 { 2 } else { self.copies });
         let body = m::AlterPartitionReassignmentsRequestData {
             timeout_ms: 30_000,
             topics: vec![wanted::ReassignableTopic {

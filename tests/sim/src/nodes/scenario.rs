@@ -44,7 +44,7 @@ pub fn run(seed: u64, trace: bool, fault: Option<Fault>) -> Result<Summary, Stri
     world.settle("clients", 180 * SECOND)?;
     // A node asks the controller again for what may be lost: a move of long ago may come after the last one until then.
     world.pass(6 * SECOND, STEPS_MAX)?;
-    world.add("all", Task::Move(Moves::new(0, 1)));
+    world.add("all", Task::Move(Moves::new(0, 1, COPIES)));
     world.add("churn", Task::Churn(Churn::new(100, 2, true)));
     world.settle("topics made anew", 60 * SECOND)?;
     world.run_until("all nodes are back", 60 * SECOND, STEPS_MAX, |world| {
@@ -123,10 +123,10 @@ impl World {
             self.add("all", Task::Group(Register::new(group.to_string(), "all", goal)));
         }
         let moves = 1 + self.prng.below(6) as u32;
-        self.add("all", Task::Move(Moves::new(0, moves)));
+        self.add("all", Task::Move(Moves::new(0, moves, COPIES)));
     }
 
-    fn add(&mut self, topic: &'static str, task: Task) {
+    pub(super) fn add(&mut self, topic: &'static str, task: Task) {
         let index = self.clients.len();
         self.clients.push(Client::new(index as u32, topic, task));
         let delay = self.prng.below(20 * MS);
@@ -134,7 +134,7 @@ impl World {
     }
 
     /// Until every client has done what it set out to do.
-    fn settle(&mut self, what: &str, limit_ns: u64) -> Result<(), String> {
+    pub(super) fn settle(&mut self, what: &str, limit_ns: u64) -> Result<(), String> {
         self.run_until(what, limit_ns, STEPS_MAX, |world| world.clients.iter().all(Client::is_done))
     }
 
@@ -180,7 +180,7 @@ impl World {
     }
 
     /// Waits until all that lives is in sync, and reads everything.
-    fn make_whole(&mut self, when: &str) -> Result<(), String> {
+    pub(super) fn make_whole(&mut self, when: &str) -> Result<(), String> {
         self.run_until(when, 60 * SECOND, STEPS_MAX, World::is_whole)?;
         self.read_all(when)
     }

@@ -8,6 +8,9 @@ use pelton_model::{IsrMember, Offset};
 
 use super::leader::Leader;
 
+/// Whoever was refused is proposed again after so many times `retry_ns`.
+const BARRED_RETRIES: u64 = 2;
+
 impl Partition {
     /// The partition epoch has moved under this leadership: every earlier proposal is decided.
     pub(super) fn handle_new_isr(&mut self, turn: &mut Turn) {
@@ -28,7 +31,8 @@ impl Partition {
     }
 
     /// The controller has refused a proposal that built on this partition epoch. What it asked for stays in the maximal
-    /// ISR until the epoch moves: another copy of the same request may still be accepted.
+    /// ISR until the epoch moves: another copy of the same request may still be accepted. So that nobody waits for a node that stops,
+    /// say, the present ISR is proposed at once, which moves it, and the newcomers again only after a while.
     pub fn handle_proposal_refused(
         &mut self,
         partition_epoch: pelton_model::PartitionEpoch,
@@ -40,6 +44,17 @@ impl Partition {
             && leader.proposed_ns.is_some()
         {
             leader.proposed_ns = Some(turn.now_ns);
+            let until_ns = turn.now_ns.saturating_add(r.settings.retry_ns.saturating_mul(BARRED_RETRIES));
+            let mut news = false;
+            for member in &leader.proposed {
+                let remote = leader.remotes.iter_mut().find(|remote| remote.replica == member.replica);
+                if let Some(remote) = remote.filter(|remote| remote.barred_until_ns == 0) {
+                    (remote.barred_until_ns, news) = (until_ns, true);
+                }
+            }
+            if news {
+                self.propose(turn);
+            }
         }
     }
 
@@ -55,6 +70,11 @@ impl Partition {
 
     /// Shrinks, expands again, and repeats what had no outcome.
     pub(super) fn tick_isr(&mut self, turn: &mut Turn) {
+        let Some(r) = &mut self.replicated else { return };
+        let Role::Leader(leader) = &mut r.role else { return };
+        for remote in leader.remotes.iter_mut().filter(|remote| turn.now_ns >= remote.barred_until_ns) {
+            remote.barred_until_ns = 0;
+        }
         let Some(r) = &self.replicated else { return };
         let Role::Leader(leader) = &r.role else { return };
         let wanted = match leader.proposed_ns {
@@ -86,7 +106,9 @@ impl Partition {
             let lags = remote.lags(turn.ends.end, &r.settings, turn.now_ns);
             isr.extend(match committed {
                 Some(member) if !lags && !r.is_without_room(leader, remote) => Some(member),
-                _ => remote.member().filter(|member| !lags && r.eligible(leader, *member, hw)),
+                _ => remote
+                    .member()
+                    .filter(|member| !lags && remote.barred_until_ns == 0 && r.eligible(leader, *member, hw)),
             });
         }
         let partition_epoch = r.state.partition_epoch;
@@ -106,7 +128,9 @@ impl Replicated {
         leader.remotes.iter().any(|remote| {
             let newcomer = remote.member().filter(|member| !self.state.isr.contains(member));
             newcomer.is_some_and(|member| {
-                self.eligible(leader, member, hw) && !remote.lags(turn.ends.end, &self.settings, turn.now_ns)
+                remote.barred_until_ns == 0
+                    && self.eligible(leader, member, hw)
+                    && !remote.lags(turn.ends.end, &self.settings, turn.now_ns)
             })
         })
     }

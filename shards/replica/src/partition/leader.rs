@@ -112,6 +112,9 @@ impl Leader {
             if remote.streaming && remote.behind(self.end, self.log_start, hw, settings) {
                 due = due.min(remote.moved_ns.saturating_add(settings.retry_ns));
             }
+            if remote.barred_until_ns > 0 {
+                due = due.min(remote.barred_until_ns);
+            }
             let member = state.isr_epoch(remote.replica).is_some();
             if self.proposed_ns.is_none() && member && !remote.has(self.end, settings) {
                 due = due.min(remote.lags_at_ns(settings));

@@ -36,6 +36,8 @@ pub(super) struct Remote {
     pub(super) acked: Option<Acked>,
     /// Where its log begins for clients, as it said in this life.
     pub(super) log_start: Offset,
+    /// The controller did not want it in the ISR: it is not proposed before then, nanoseconds; 0 = any time.
+    pub(super) barred_until_ns: u64,
     /// It has said that its disk has no room for more.
     pub(super) full: bool,
     /// Largest end it ever said was on stable storage, in any life (rule S5).
@@ -64,6 +66,7 @@ impl Remote {
             streaming: false,
             acked: None,
             log_start: Offset(0),
+            barred_until_ns: 0,
             full: false,
             durable_seen: Offset(0),
             next: Offset(0),
@@ -92,7 +95,7 @@ impl Remote {
         now_ns: u64,
     ) {
         if self.epoch != Some(epoch) {
-            (self.log_start, self.full) = (Offset(0), false);
+            (self.log_start, self.full, self.barred_until_ns) = (Offset(0), false, 0);
         }
         self.epoch = Some(epoch);
         self.join = join;

@@ -191,7 +191,9 @@ impl Oracle {
         let hash = log.hash_below(offset + 1);
         let holds = |node: &&Node| {
             let far = if plan.flush_every_append { node.log.flushed } else { node.log.written };
-            far > offset && node.log.hash_below(offset + 1) == hash
+            // Committed, and let go by both since: the log of one that began anew lies behind it.
+            let let_go = node.log.first > offset && log.start > offset;
+            far > offset && (let_go || node.log.hash_below(offset + 1) == hash)
         };
         let copies = nodes.iter().filter(holds).count();
         // Unflushed copies may have been lost on the way of the acknowledgement: as many as KIP-966 bears.

@@ -276,3 +276,36 @@ fn the_low_watermark_is_that_of_the_live_and_followers_hear_of_a_new_log_start_a
     assert_eq!(say(2, member(2).epoch, Offset(3)), (Offset(7), Offset(5)), "it does not fall");
     assert_eq!(say(2, member(2).epoch, Offset(7)), (Offset(7), Offset(7)));
 }
+
+/// A node that stops has everything and leaves the ISR by the controller's will: a leader that proposes it again is refused, and must
+/// not wait for it.
+#[test]
+fn a_refused_newcomer_is_not_waited_for_and_proposed_again_after_a_while() {
+    let mut partition = partition(&state(0, 1, 1, &[0, 1, 2]), true);
+    acknowledge(&mut partition);
+    let proposed = |effects: &[Effect]| {
+        let isr = effects.iter().find_map(|effect| match effect {
+            Effect::ProposeIsr(proposal) => Some(&proposal.isr),
+            _ => None,
+        });
+        isr.map(|isr| isr.iter().map(|member| member.replica).collect::<Vec<_>>())
+    };
+    let isr = state(0, 1, 2, &[0, 2]);
+    let (_, effects) = with(&mut partition, |partition, turn| partition.handle_metadata(&isr, true, turn));
+    assert_eq!(proposed(&effects), Some(vec![replica(0), replica(1), replica(2)]));
+    let refuse = |partition: &mut Partition, epoch| {
+        with(partition, |partition, turn| partition.handle_proposal_refused(PartitionEpoch(epoch), turn)).1
+    };
+    assert_eq!(proposed(&refuse(&mut partition, 2)), Some(vec![replica(0), replica(2)]), "at once");
+    assert_eq!(partition.maximal_isr().len(), 3, "another copy may be under way");
+    assert_eq!(proposed(&refuse(&mut partition, 2)), None, "once");
+    let isr = state(0, 1, 3, &[0, 2]);
+    let (_, effects) = with(&mut partition, |partition, turn| partition.handle_metadata(&isr, true, turn));
+    assert_eq!((proposed(&effects), partition.maximal_isr().len()), (None, 2));
+    assert!(partition.deadline_ns().is_some_and(|due| due <= 1_000_000_001));
+    let (_, effects) = with(&mut partition, |partition, turn| {
+        turn.now_ns = 1_000_000_001;
+        partition.handle_tick(turn);
+    });
+    assert_eq!(proposed(&effects), Some(vec![replica(0), replica(1), replica(2)]));
+}

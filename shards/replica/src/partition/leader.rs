@@ -193,13 +193,16 @@ impl Partition {
         if leader_epoch != ours && !any_epoch {
             return;
         }
+        // It follows, but nobody here knows of it, as the replica was removed and added in one change of the metadata; or it is not
+        // fed any more, and has not heard that it has to join anew.
+        let unknown = remote.epoch < Some(replica_epoch);
+        let unfed = remote.epoch == Some(replica_epoch) && !remote.streaming;
+        if (unknown || unfed) && leader_epoch == ours {
+            let (verdict, log_start) = (Verdict::OtherEpoch, turn.ends.log_start);
+            let high_watermark = own_high_watermark;
+            turn.send(from, Body::Answer { join: 0, verdict, high_watermark, log_start });
+        }
         if remote.epoch != Some(replica_epoch) && !any_life {
-            // It follows, but nobody here knows of it: the replica was removed and added in one change of the metadata.
-            if remote.epoch < Some(replica_epoch) && leader_epoch == ours {
-                let (verdict, log_start) = (Verdict::OtherEpoch, turn.ends.log_start);
-                let high_watermark = own_high_watermark;
-                turn.send(from, Body::Answer { join: 0, verdict, high_watermark, log_start });
-            }
             return;
         }
         let acked = Acked { written: written_end, flushed: flushed_end, high_watermark };

@@ -309,3 +309,26 @@ fn a_refused_newcomer_is_not_waited_for_and_proposed_again_after_a_while() {
     });
     assert_eq!(proposed(&effects), Some(vec![replica(0), replica(1), replica(2)]));
 }
+
+/// Whoever was outrun by retention is told by one frame, which may be lost.
+#[test]
+fn a_follower_that_is_not_fed_any_more_is_told_to_join_whenever_it_says_how_far_it_is() {
+    let mut partition = partition(&state(0, 1, 1, &[0, 1, 2]), true);
+    acknowledge_to(&mut partition, Offset(9));
+    with(&mut partition, |partition, turn| partition.handle_disconnected(replica(1), turn));
+    let (replica_epoch, written_end) = (member(1).epoch, Offset(9));
+    let ack = Body::Ack { replica_epoch, written_end, flushed_end: written_end, high_watermark: written_end };
+    let epoch = partition.leader_epoch();
+    let mut told = |node: usize| {
+        let event = |partition: &mut Partition, turn: &mut Turn| {
+            partition.handle_frame(replica(node), epoch, &ack, turn)
+        };
+        let (_, effects) = with(&mut partition, event);
+        let rejoin = |effect: &Effect| {
+            let Effect::Send { to, body: Body::Answer { verdict, .. } } = effect else { return false };
+            (*to, *verdict) == (replica(node), crate::frame::Verdict::OtherEpoch)
+        };
+        effects.iter().any(rejoin)
+    };
+    assert!(told(1));
+}

@@ -44,6 +44,14 @@ impl Churn {
         format!("life {} of {}: {:?} {}", self.round, self.goal, self.phase, self.last)
     }
 
+    /// A broker does not know the topic. A deletion that had no answer may be asked for again by the node it came in at, and come
+    /// when the topic is made anew, as in Kafka: it is made once more. Not where nothing can be under way any more.
+    pub fn missing(&mut self) {
+        if self.phase == Phase::Produce && !self.reads {
+            self.phase = Phase::Create;
+        }
+    }
+
     /// The leader is asked, not any broker.
     pub fn wants_leader(&self) -> bool {
         matches!(self.phase, Phase::Produce | Phase::Read)

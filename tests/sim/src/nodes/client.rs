@@ -327,6 +327,11 @@ impl Client {
             let broker = body.brokers.iter().find(|broker| broker.node_id == wanted)?;
             Some(place_of_port(broker.port))
         });
+        if let Task::Churn(churn) = &mut self.task
+            && body.topics.first().is_some_and(|topic| topic.error_code == 3)
+        {
+            churn.missing();
+        }
         self.last = format!("leader {leader:?}");
         self.leader = leader;
         Ok(if leader.is_some() { Next::On } else { Next::Again })

@@ -139,7 +139,7 @@ impl Storage {
         let count = if at_once { usize::MAX } else { self.config.checkpoint_partitions.max(1) };
         let to = from.saturating_add(count).min(self.partitions.len());
         for (slot, partition) in self.partitions[from..to].iter().enumerate() {
-            if let Some(partition) = partition {
+            if let Some(partition) = partition.as_ref().filter(|partition| !partition.begins_anew()) {
                 let snapshot = snapshots.partition(PartitionSlot((from + slot) as u32));
                 checkpoint.partitions.push(partition_data(partition, snapshot));
                 if partition.cut > 0 && !self.config.sabotaged(Sabotage::CutForgotten) {

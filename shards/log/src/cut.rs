@@ -71,6 +71,13 @@ impl PartitionLog {
             .is_some_and(|cutting| matches!(cutting.stage, Stage::Due(_) | Stage::Placing(_)))
     }
 
+    /// It takes the place of a log that was dropped, and that is not made yet. A checkpoint that named it, empty, would have recovery
+    /// go on with what the journal has of the dropped one; without, the journal's word of the restart is where it begins.
+    pub fn begins_anew(&self) -> bool {
+        let restarts = self.cutting.as_ref().is_some_and(|cutting| cutting.restart);
+        restarts && self.cut == 0 && self.log_end == Offset(0) && self.segments.is_empty()
+    }
+
     /// Where the last whole batch before a cut ends, if memory tells.
     fn end_in_memory(&self) -> Option<Offset> {
         let cutting = self.cutting.as_ref()?;

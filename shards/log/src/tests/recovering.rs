@@ -330,3 +330,35 @@ fn the_first_lay_down_keeps_segments_apart() {
     world.settle();
     assert_eq!(world.read_all(slot, 0, 5, 100_000).len(), 5);
 }
+
+#[test]
+fn a_checkpoint_does_not_name_a_log_that_takes_the_place_of_a_dropped_one_before_the_journal_does() {
+    for steps in 0..40 {
+        let mut world = World::new(small());
+        let (slot, other) = (world.open(0), world.open(1));
+        // Its beginning is in segments, and not in the journal any more; its end is only there.
+        for _ in 0..20 {
+            world.append(slot, batch(3, 2_000, 0));
+            world.settle();
+        }
+        for _ in 0..5 {
+            world.append(slot, batch(3, 10, 0));
+            world.append(other, batch(1, 10, 0));
+            world.settle();
+        }
+        world.storage.remove_partition(world.now, slot);
+        let slot = world.open(0);
+        assert!(world.storage.start_restart(slot, Offset(0)));
+        world.storage.checkpointing.wanted = true;
+        // All partitions are taken into the checkpoint while the journal is being written.
+        (0..2).for_each(|_| world.turn());
+        for _ in 0..steps {
+            world.turn();
+            if !world.disk.pending.is_empty() {
+                world.step(0);
+            }
+        }
+        let world = world.restart().unwrap_or_else(|error| panic!("after {steps} steps: {error}"));
+        assert!(world.recovered.partitions.iter().any(|partition| partition.key == key(1)));
+    }
+}

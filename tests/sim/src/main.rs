@@ -27,6 +27,8 @@ use seeds::{Arguments, Tally};
 const SABOTAGE_SEEDS: usize = 500;
 /// The same with three nodes.
 const REPLICA_SABOTAGE_SEEDS: u64 = 2_000;
+/// The same with whole brokers on three nodes.
+const NODES_SABOTAGE_SEEDS: u64 = 4_000;
 
 fn main() {
     let (arguments, mut tally) = (Arguments::read(), Tally::default());
@@ -48,7 +50,7 @@ fn main() {
         seeds::run("pelton-sim --nodes", &arguments, &mut tally, run);
         if let Some(name) = arguments.value("--sabotage") {
             for fault in nodes::Fault::all().filter(|fault| name == "all" || name == fault.to_string()) {
-                let tried = 1..=SABOTAGE_SEEDS as u64;
+                let tried = 1..=NODES_SABOTAGE_SEEDS;
                 let found =
                     seeds::caught(&fault.to_string(), tried, |seed| nodes::run(seed, false, Some(fault)));
                 tally.count(&format!("sabotage {fault}"), found);

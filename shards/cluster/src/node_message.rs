@@ -1,7 +1,9 @@
 //! What nodes and the controller send each other, as bytes: leases, requests and answers. Own frames like the quorum's.
 
 use bytes::Bytes;
-use pelton_model::{LeaderEpoch, NodeEpoch, NodeId, PartitionEpoch, PartitionKey, Replica, ShardId, TopicId};
+use pelton_model::{
+    LeaderEpoch, NodeEpoch, NodeId, PartitionEpoch, PartitionKey, Replica, ShardEpoch, ShardId, TopicId,
+};
 
 use crate::codec::{In, Malformed, Out};
 use crate::control::asks::{Answer, Ask, Token};
@@ -135,10 +137,11 @@ fn write_ask(out: &mut Out, ask: &Ask) -> Option<()> {
                 out.list(&change.isr, partition_parts::write_member);
             });
         }
-        Ask::ShardRestarted { asker, shard, online } => {
+        Ask::ShardRestarted { asker, shard, life, online } => {
             out.u8(3);
             write_asker(out, *asker);
             out.u16(shard.0);
+            out.u32(life.0);
             out.u8(u8::from(*online));
         }
         Ask::Shutdown { asker } => {
@@ -196,6 +199,7 @@ fn read_ask(from: &mut In<'_>) -> Result<Ask, Malformed> {
         3 => Ask::ShardRestarted {
             asker: read_asker(from)?,
             shard: ShardId(from.u16()?),
+            life: ShardEpoch(from.u32()?),
             online: from.bool()?,
         },
         4 => Ask::Shutdown { asker: read_asker(from)? },
@@ -349,7 +353,7 @@ mod tests {
             NodeMessage::Grant(Grant { epoch: NodeEpoch(9), sequence: 3, released: 4 }),
             NodeMessage::Unknown(NodeEpoch(4)),
             ask(Ask::AlterIsr { asker, changes }),
-            ask(Ask::ShardRestarted { asker, shard: ShardId(1), online: true }),
+            ask(Ask::ShardRestarted { asker, shard: ShardId(1), life: ShardEpoch(3), online: true }),
             ask(Ask::ControlledShutdown { asker }),
             ask(Ask::Shutdown { asker }),
             ask(Ask::HandedOver { asker, key, partition_epoch, to: replica }),

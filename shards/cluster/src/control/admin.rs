@@ -37,8 +37,8 @@ impl Controller {
         match ask {
             Ask::Register { cluster, node } => self.register(image, batch, token, cluster, node),
             Ask::AlterIsr { asker, changes } => self.alter_isr(image, batch, token, asker, changes),
-            Ask::ShardRestarted { asker, shard, online } => {
-                self.shard_restarted(image, batch, token, asker, shard, online)
+            Ask::ShardRestarted { asker, shard, life, online } => {
+                self.shard_restarted(image, batch, token, asker, (shard, life, online))
             }
             Ask::ControlledShutdown { asker } => self.controlled_shutdown(image, batch, token, asker),
             Ask::Shutdown { asker } => self.shutdown(image, batch, token, asker),

@@ -1,7 +1,9 @@
 //! What can be asked of the controller of a cluster, and what it answers.
 
 use bytes::Bytes;
-use pelton_model::{LeaderEpoch, NodeEpoch, NodeId, PartitionEpoch, PartitionKey, Replica, ShardId, TopicId};
+use pelton_model::{
+    LeaderEpoch, NodeEpoch, NodeId, PartitionEpoch, PartitionKey, Replica, ShardEpoch, ShardId, TopicId,
+};
 
 use crate::control::isr::{Asker, IsrChange, IsrRefusal};
 use crate::controller::{Refused, TopicWish};
@@ -33,6 +35,8 @@ pub enum Ask {
         asker: Asker,
         /// Which.
         shard: ShardId,
+        /// In this life: said late, it is not of a later one.
+        life: ShardEpoch,
         /// It works.
         online: bool,
     },

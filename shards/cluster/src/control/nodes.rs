@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pelton_model::{NodeEpoch, NodeId, PartitionKey, PartitionState, ShardEpoch};
+use pelton_model::{NodeEpoch, NodeId, PartitionKey, PartitionState, ShardEpoch, ShardId};
 
 use super::{Batch, Controller, Planned, refuse_all};
 use crate::control::asks::{Answer, Ask, Token};
@@ -142,16 +142,19 @@ impl Controller {
         batch: &mut Batch,
         token: Token,
         asker: Asker,
-        shard: pelton_model::ShardId,
-        online: bool,
+        (shard, life, online): (ShardId, ShardEpoch, bool),
     ) -> Planned {
         let known = image.node(asker.node).filter(|node| node.epoch == asker.epoch);
         let Some(now) = known.and_then(|node| node.shards.get(usize::from(shard.0))) else {
             let text = format!("shard {} of node {} is not registered in this life", shard.0, asker.node.0);
             return Planned::Now(Answer::Refused((Refusal::InvalidRequest, text)));
         };
+        // Said twice, or late: whoever lives now may have a lease again.
+        if now.epoch != life {
+            return Planned::Now(Answer::Done);
+        }
         if !batch.touched_nodes.insert(asker.node) {
-            return Planned::Later(Ask::ShardRestarted { asker, shard, online });
+            return Planned::Later(Ask::ShardRestarted { asker, shard, life, online });
         }
         let shard_epoch = ShardEpoch(now.epoch.0 + 1);
         let (node, epoch) = (asker.node, asker.epoch);

@@ -355,10 +355,16 @@ fn a_move_can_be_cancelled_and_a_shard_can_die_alone() {
 
     let leader = old.leader.unwrap();
     let asker = kit.asker(leader);
-    let restarted = Ask::ShardRestarted { asker, shard: leader.shard, online: true };
-    assert_eq!(kit.ask(restarted), Answer::Done);
+    let life = ShardEpoch(0);
+    let restarted = Ask::ShardRestarted { asker, shard: leader.shard, life, online: true };
+    assert_eq!(kit.ask(restarted.clone()), Answer::Done);
     let state = kit.state(id, 0);
     assert!(state.leader != Some(leader) && state.isr_epoch(leader).is_none());
+    // A copy of it that was long under way says nothing of the shard's next life.
+    let now = kit.image.replica_epoch(leader);
+    let down = Ask::ShardRestarted { asker, shard: leader.shard, life, online: false };
+    assert_eq!((kit.ask(restarted), kit.ask(down)), (Answer::Done, Answer::Done));
+    assert_eq!((kit.image.replica_epoch(leader), kit.image.is_live(leader)), (now, true));
 }
 
 #[test]

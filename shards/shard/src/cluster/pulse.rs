@@ -4,7 +4,7 @@
 //! controller: others lead what the shard led. When it answers again it lives on as another life of itself.
 
 use pelton_cluster::control::asks::Ask;
-use pelton_model::{NodeEpoch, Now, ShardId};
+use pelton_model::{NodeEpoch, Now, Replica, ReplicaEpoch, ShardId};
 
 use super::Sabotage;
 use super::member::Asked;
@@ -32,6 +32,9 @@ struct Pulse {
     /// What the controller was told last, and when.
     told: Option<bool>,
     told_ns: u64,
+    /// Its life that the controller was told is over: the next leaders rely on that, whether or not this node has heard of them. It
+    /// gets no lease, whatever it answers, before the metadata here say that it lives another one.
+    over: Option<ReplicaEpoch>,
 }
 
 /// All shards of the node; shard 0 answers by being there.
@@ -81,7 +84,11 @@ impl Pulses {
                 (pulse.at_ns, pulse.waits) = (now.monotonic_ns, true);
             }
             if asks || news {
-                let own_ns = if forget { u64::MAX } else { pulse.at_ns.saturating_add(half_ns) };
+                let own_ns = match pulse.over {
+                    _ if forget => u64::MAX,
+                    Some(_) => 0,
+                    None => pulse.at_ns.saturating_add(half_ns),
+                };
                 let (until_ns, ping_ns) = (until_ns.min(own_ns), if asks { pulse.at_ns } else { 0 });
                 messages.push((shard, ShardMessage::Lease { until_ns, released, epoch, ping_ns }));
             }
@@ -89,25 +96,48 @@ impl Pulses {
         (news, messages)
     }
 
-    /// Shards whose standing the controller has wrong (`is_online` tells it), what it is, and whether that is news here.
-    fn differing(&mut self, now: Now, is_online: impl Fn(ShardId) -> bool) -> Vec<(ShardId, bool, bool)> {
+    /// Shards whose standing the controller has wrong: `known` tells what the metadata here say of a shard.
+    fn differing(&mut self, now: Now, known: impl Fn(ShardId) -> Option<Standing>) -> Vec<Differing> {
         let mut found = Vec::new();
         for (shard, pulse) in (0..).map(ShardId).zip(&mut self.shards) {
             // Its own lease has ended half a lease ago.
             pulse.stuck = pulse.waits && now.monotonic_ns >= pulse.at_ns.saturating_add(self.ttl_ns);
-            let online = match is_online(shard) {
-                true => !pulse.stuck && !pulse.failed,
+            let Some(known) = known(shard) else { continue };
+            pulse.over = pulse.over.filter(|over| *over == known.life);
+            let online = match known.online {
+                true => !pulse.stuck && !pulse.failed && pulse.over.is_none(),
                 false => !pulse.waits && !pulse.failed,
             };
-            if online != is_online(shard) && now.monotonic_ns >= pulse.told_ns.saturating_add(AGAIN_NS) {
+            if online != known.online && now.monotonic_ns >= pulse.told_ns.saturating_add(AGAIN_NS) {
                 pulse.told_ns = now.monotonic_ns;
+                if !online {
+                    pulse.over = Some(known.life);
+                }
                 let news = pulse.told != Some(online);
                 pulse.told = Some(online);
-                found.push((shard, online, news));
+                found.push(Differing { shard, life: known.life, online, news });
             }
         }
         found
     }
+}
+
+/// A shard as the metadata have it.
+#[derive(Clone, Copy)]
+struct Standing {
+    life: ReplicaEpoch,
+    online: bool,
+}
+
+/// A shard as the controller should have it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Differing {
+    shard: ShardId,
+    /// Of which life that is said.
+    life: ReplicaEpoch,
+    online: bool,
+    /// It was not said before.
+    news: bool,
 }
 
 impl Shard {
@@ -130,22 +160,32 @@ impl Shard {
         let (node, Some(seat)) = (config.node_id, cluster.seat.as_mut()) else { return };
         let (Some(asker), None) = (seat.asker(node), &seat.leaving) else { return };
         let Some(known) = image.node(node).filter(|known| known.epoch == asker.epoch) else { return };
-        let online = |shard: ShardId| known.shards.get(usize::from(shard.0)).is_none_or(|it| it.online);
-        let differing = seat.pulses.differing(now, online);
+        let standing = |shard: ShardId| {
+            let life = image.replica_epoch(Replica { node, shard })?;
+            Some(Standing { life, online: known.shards.get(usize::from(shard.0))?.online })
+        };
+        let differing = seat.pulses.differing(now, standing);
         let followed = seat.followed();
         seat.member.shards_follow(followed);
-        for (shard, online, news) in differing {
+        for Differing { shard, life, online, news } in differing {
             let what = if online { "works again" } else { "does not work; others lead what it led" };
             if news {
                 self.say(out, &format!("shard {} {what}", shard.0));
             }
-            self.ask_member(now, Asked::Nobody, Ask::ShardRestarted { asker, shard, online }, out);
+            self.ask_member(
+                now,
+                Asked::Nobody,
+                Ask::ShardRestarted { asker, shard, life: life.shard_epoch, online },
+                out,
+            );
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use pelton_model::ShardEpoch;
+
     use super::*;
 
     const MS: u64 = 1_000_000;
@@ -176,20 +216,50 @@ mod tests {
         assert_eq!(until(&pulses.tell(at(1400), lease(2700), false).1), [(2150, true)]);
     }
 
+    fn life(shard_epoch: u32) -> ReplicaEpoch {
+        ReplicaEpoch { node_epoch: NodeEpoch(5), shard_epoch: ShardEpoch(shard_epoch) }
+    }
+
+    /// What is said of whom, where the metadata say this of all shards but `other`, and of that the opposite.
+    fn said(pulses: &mut Pulses, ms: u64, online: bool, other: Option<u16>) -> Vec<(u16, bool, bool)> {
+        let known = |shard: ShardId| {
+            let differs = other == Some(shard.0);
+            Some(Standing { life: life(u32::from(differs)), online: online != differs })
+        };
+        let found = pulses.differing(at(ms), known).into_iter();
+        found.map(|it| (it.shard.0, it.online, it.news)).collect()
+    }
+
     #[test]
     fn a_shard_that_does_not_answer_is_given_up_only_when_its_lease_has_ended_and_comes_back_when_it_does() {
         let mut pulses = Pulses::new(3, 1500 * MS);
         pulses.tell(at(1000), (9000 * MS, 0, None), false);
         pulses.answered(ShardId(2), 1000 * MS);
-        assert!(pulses.differing(at(2499), |_| true).is_empty());
-        assert_eq!(pulses.differing(at(2500), |_| true), [(ShardId(1), false, true)]);
-        assert!(pulses.differing(at(2600), |_| true).is_empty(), "said a moment ago");
-        assert_eq!(pulses.differing(at(2800), |_| true), [(ShardId(1), false, false)]);
-        assert!(pulses.differing(at(4000), |shard| shard != ShardId(1)).is_empty());
+        assert!(said(&mut pulses, 2499, true, None).is_empty());
+        assert_eq!(said(&mut pulses, 2500, true, None), [(1, false, true)]);
+        assert!(said(&mut pulses, 2600, true, None).is_empty(), "said a moment ago");
+        assert_eq!(said(&mut pulses, 2800, true, None), [(1, false, false)]);
+        assert!(said(&mut pulses, 4000, true, Some(1)).is_empty());
         pulses.answered(ShardId(1), 1000 * MS);
-        assert_eq!(pulses.differing(at(4000), |shard| shard != ShardId(1)), [(ShardId(1), true, true)]);
+        assert_eq!(said(&mut pulses, 4000, true, Some(1)), [(1, true, true)]);
         pulses.failed(ShardId(0));
-        assert_eq!(pulses.differing(at(4000), |_| true), [(ShardId(0), false, true)]);
-        assert!(pulses.differing(at(9000), |shard| shard != ShardId(0)).is_empty());
+        assert_eq!(said(&mut pulses, 4000, true, None), [(0, false, true)]);
+        assert!(said(&mut pulses, 9000, true, Some(0)).is_empty());
+    }
+
+    #[test]
+    fn a_shard_that_was_given_up_has_no_lease_before_the_metadata_here_say_so() {
+        let mut pulses = Pulses::new(2, 1500 * MS);
+        let lease = (9000 * MS, 0, None);
+        pulses.tell(at(1000), lease, false);
+        assert_eq!(said(&mut pulses, 2500, true, None), [(1, false, true)]);
+        // It answers; what others were told of it is under way.
+        pulses.answered(ShardId(1), 1000 * MS);
+        assert_eq!(until(&pulses.tell(at(2600), lease, false).1), [(0, true)]);
+        pulses.answered(ShardId(1), 2600 * MS);
+        assert_eq!(said(&mut pulses, 2800, true, None), [(1, false, false)], "it has to be carried out");
+        // It has been: it is another life, which has nothing of the one before.
+        assert_eq!(said(&mut pulses, 3200, true, Some(1)), [(1, true, true)]);
+        assert_eq!(until(&pulses.tell(at(3200), lease, false).1), [(3950, true)]);
     }
 }

@@ -345,10 +345,15 @@ def main():
     p.add_argument("--sabotage", choices=["wipe"], help="wipe a killed node's data, to see that the tests notice")
     p.add_argument("-v", "--verbose", action="store_true")
     args = p.parse_args()
-    results, began = Results(args.verbose), time.monotonic()
-    Test(args, results).run()
+    finish(Results(args.verbose), lambda results: Test(args, results), "three nodes")
+
+
+def finish(results, test, what):
+    """Runs the test that is made of `results`, prints what came of it, and ends with it."""
+    began = time.monotonic()
+    test(results).run()
     results.table()
-    print(f"three nodes: {time.monotonic() - began:.0f} s")
+    print(f"{what}: {time.monotonic() - began:.0f} s")
     print(f"{results.count('ok')} passed, {results.count('FAIL')} failed, {results.count('skip')} skipped")
     sys.exit(1 if results.count("FAIL") or not results.count("ok") else 0)
 

@@ -16,7 +16,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import lib  # noqa: E402
-from cluster import GONE, AnyNode, Nodes  # noqa: E402
+from cluster import GONE, AnyNode, Nodes, finish  # noqa: E402
 from protocol import apis, batch  # noqa: E402
 from protocol.client import EARLIEST, LATEST, Cluster, fetch_request, produce  # noqa: E402
 from protocol.wire import Connection  # noqa: E402
@@ -345,12 +345,7 @@ def main():
     p.add_argument("--keep", action="store_true", help="keep data and logs")
     p.add_argument("-v", "--verbose", action="store_true")
     args = p.parse_args()
-    results, began = Results(args.verbose), time.monotonic()
-    Test(args, results).run()
-    results.table()
-    print(f"cluster, administered: {time.monotonic() - began:.0f} s")
-    print(f"{results.count('ok')} passed, {results.count('FAIL')} failed, {results.count('skip')} skipped")
-    sys.exit(1 if results.count("FAIL") or not results.count("ok") else 0)
+    finish(Results(args.verbose), lambda results: Test(args, results), "cluster, administered")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ impl Runner<'_> {
     pub fn case(&mut self, name: &str) {
         let system = self.system;
         let spins = [FLOOR_SPINNING, PELTON_SPINNING].contains(&system);
-        let floor = [FLOOR, FLOOR_DURABLE, FLOOR_SPINNING].contains(&system);
+        let floor = self.is_floor();
         match name {
             "H1" => self.run("H1", String::new(), SYNC, self.times.measure),
             _ if spins => {}
@@ -73,6 +73,10 @@ impl Runner<'_> {
             "H7" if [PELTON, KAFKA].contains(&system) => self.partitions(),
             _ => {}
         }
+    }
+
+    fn is_floor(&self) -> bool {
+        [FLOOR, FLOOR_DURABLE, FLOOR_SPINNING].contains(&self.system)
     }
 
     fn plan(&self, measure: Duration) -> Plan {
@@ -103,10 +107,9 @@ impl Runner<'_> {
             Ok(measured) => eprintln!("{name}: {}", measured.line()),
             Err(error) => eprintln!("{name}: {error}"),
         }
-        let floor = [FLOOR, FLOOR_DURABLE, FLOOR_SPINNING].contains(&self.system);
         if let Ok(measured) = &result
             && load.name == BULK.name
-            && !floor
+            && !self.is_floor()
         {
             self.delete(&measured.topic);
         }

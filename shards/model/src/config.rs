@@ -1,7 +1,7 @@
 //! The broker's settings, parsed and bounded once at start; keys are Kafka's where Kafka has one.
 
 use crate::group_config::GroupConfig;
-use crate::ids::{ClusterId, NodeId};
+use crate::ids::{BrokerId, ClusterId, NodeId, Replica, ShardId};
 
 /// How clients reach partitions of other shards (DESIGN section 4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,6 +110,15 @@ pub struct BrokerConfig {
 }
 
 impl BrokerConfig {
+    /// The broker that a replica's place is, or is part of.
+    pub fn broker_of(&self, replica: Replica) -> BrokerId {
+        let shard = match self.mode {
+            ListenerMode::Direct => replica.shard,
+            ListenerMode::Single => ShardId(0),
+        };
+        BrokerId::of(replica.node, shard)
+    }
+
     /// Kafka's defaults, and ours where Kafka has none, for a single node on loopback.
     pub fn defaults() -> BrokerConfig {
         BrokerConfig {

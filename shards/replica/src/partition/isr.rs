@@ -7,6 +7,7 @@ use crate::sabotage::Sabotage;
 use pelton_model::{IsrMember, Offset};
 
 use super::leader::Leader;
+use super::remote::Remote;
 
 /// Whoever was refused is proposed again after so many times `retry_ns`.
 const BARRED_RETRIES: u64 = 2;
@@ -79,11 +80,10 @@ impl Partition {
         let Role::Leader(leader) = &r.role else { return };
         let wanted = match leader.proposed_ns {
             Some(at) => turn.now_ns >= at.saturating_add(r.settings.retry_ns),
-            None => leader.remotes.iter().any(|remote| {
-                r.state.isr_epoch(remote.replica).is_some()
-                    && (remote.lags(turn.ends.end, &r.settings, turn.now_ns)
-                        || r.is_without_room(leader, remote))
-            }),
+            None => leader
+                .remotes
+                .iter()
+                .any(|remote| r.state.isr_epoch(remote.replica).is_some() && r.leaves(leader, remote, turn)),
         };
         if wanted {
             self.propose(turn);
@@ -103,12 +103,9 @@ impl Partition {
                 continue;
             };
             let committed = r.state.isr_epoch(*replica).map(|epoch| IsrMember { replica: *replica, epoch });
-            let lags = remote.lags(turn.ends.end, &r.settings, turn.now_ns);
             isr.extend(match committed {
-                Some(member) if !lags && !r.is_without_room(leader, remote) => Some(member),
-                _ => remote
-                    .member()
-                    .filter(|member| !lags && remote.barred_until_ns == 0 && r.eligible(leader, *member, hw)),
+                Some(member) if !r.leaves(leader, remote, turn) => Some(member),
+                _ => r.newcomer(leader, remote, hw, turn),
             });
         }
         let partition_epoch = r.state.partition_epoch;
@@ -126,22 +123,28 @@ impl Partition {
 impl Replicated {
     fn anyone_eligible(&self, leader: &Leader, hw: Offset, turn: &Turn) -> bool {
         leader.remotes.iter().any(|remote| {
-            let newcomer = remote.member().filter(|member| !self.state.isr.contains(member));
-            newcomer.is_some_and(|member| {
-                remote.barred_until_ns == 0
-                    && self.eligible(leader, member, hw)
-                    && !remote.lags(turn.ends.end, &self.settings, turn.now_ns)
-            })
+            let newcomer = self.newcomer(leader, remote, hw, turn);
+            newcomer.is_some_and(|member| !self.state.isr.contains(&member))
         })
     }
 
+    /// A member of the ISR is not to be waited for any more.
+    fn leaves(&self, leader: &Leader, remote: &Remote, turn: &Turn) -> bool {
+        remote.lags(turn.ends.end, &self.settings, turn.now_ns) || self.is_without_room(leader, remote)
+    }
+
+    /// The follower as a member of the ISR, if it is worth proposing: it has come far enough and keeps up, has room for more, and was
+    /// not refused a moment ago.
+    fn newcomer(&self, leader: &Leader, remote: &Remote, hw: Offset, turn: &Turn) -> Option<IsrMember> {
+        let keeps_up = !remote.lags(turn.ends.end, &self.settings, turn.now_ns);
+        let wanted = keeps_up && !remote.full && remote.barred_until_ns == 0;
+        remote.member().filter(|member| wanted && self.eligible(leader, *member, hw))
+    }
+
     /// R10: it has, in this epoch and life, all that is committed and all that was there when the epoch began: the
-    /// high watermark known here may lag behind what an earlier leader committed, the log cannot. And it has room for more.
+    /// high watermark known here may lag behind what an earlier leader committed, the log cannot.
     fn eligible(&self, leader: &Leader, member: IsrMember, hw: Offset) -> bool {
         let Some(x) = self.counting(leader, member) else { return false };
-        if leader.remotes.iter().any(|remote| remote.replica == member.replica && remote.full) {
-            return false;
-        }
         x >= hw && (x >= leader.start || self.sabotaged(Sabotage::ExpandEarly))
     }
 }

@@ -132,11 +132,7 @@ impl ApiContext<'_> {
 
     /// The broker that has a replica.
     pub fn broker_id(&self, replica: Replica) -> i32 {
-        let shard = match self.config.mode {
-            ListenerMode::Direct => replica.shard,
-            ListenerMode::Single => ShardId(0),
-        };
-        BrokerId::of(replica.node, shard).0
+        self.config.broker_of(replica).0
     }
 
     /// A broker that takes administrative requests: every one does, and passes them on.

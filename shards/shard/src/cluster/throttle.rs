@@ -2,17 +2,14 @@
 
 use pelton_cluster::throttle::Side;
 use pelton_log::PartitionSlot;
-use pelton_model::{BrokerId, ListenerMode, PartitionKey, ShardId};
+use pelton_model::{BrokerId, ListenerMode, PartitionKey, Replica};
 
 use crate::Shard;
 
 impl Shard {
     /// The broker that this shard is, or is part of.
     fn own_broker(&self) -> BrokerId {
-        match self.config.mode {
-            ListenerMode::Direct => BrokerId::of(self.config.node_id, self.id),
-            ListenerMode::Single => BrokerId::of(self.config.node_id, ShardId(0)),
-        }
+        self.config.broker_of(Replica { node: self.config.node_id, shard: self.id })
     }
 
     /// The rates as the metadata have them; shards that are one broker share its rate.

@@ -28,7 +28,7 @@ const SABOTAGE_SEEDS: usize = 500;
 /// The same with three nodes.
 const REPLICA_SABOTAGE_SEEDS: u64 = 2_000;
 /// The same with whole brokers on three nodes.
-const NODES_SABOTAGE_SEEDS: u64 = 4_000;
+const NODES_SABOTAGE_SEEDS: u64 = 500;
 
 fn main() {
     let (arguments, mut tally) = (Arguments::read(), Tally::default());

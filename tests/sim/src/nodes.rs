@@ -10,6 +10,7 @@ mod churn;
 mod client;
 mod fault;
 mod judge;
+mod leads;
 mod moves;
 mod node;
 mod register;

@@ -327,10 +327,6 @@ impl Shard {
     /// The epoch in which the replica leads, as far as group coordinators are concerned; none if it does not.
     pub(crate) fn hosted_leadership(&self, slot: PartitionSlot) -> Option<pelton_model::LeaderEpoch> {
         let state = self.partitions.hosted(slot)?.host.state();
-        if self.sabotaged(Sabotage::KeepSeat) {
-            let leads = !matches!(state.role(), RoleKind::Idle | RoleKind::Joining | RoleKind::Following);
-            return leads.then_some(pelton_model::LeaderEpoch(0));
-        }
         match state.role() {
             RoleKind::Activating | RoleKind::Active | RoleKind::Draining => Some(state.leader_epoch()),
             _ => None,

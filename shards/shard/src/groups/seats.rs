@@ -8,6 +8,7 @@ use pelton_log::PartitionSlot;
 use pelton_model::{LeaderEpoch, Now, Offset, TopicId};
 
 use crate::Shard;
+use crate::cluster::Sabotage;
 use crate::effect::Effect;
 use crate::partitions::Route;
 use crate::producing::Blocked;
@@ -30,7 +31,7 @@ impl Shard {
                 _ => None,
             };
             let seated = self.groups.seats.get(&partition).map(|seat| (seat.slot, seat.leader_epoch));
-            if seated == here {
+            if seated == here || self.keeps_seat(partition, here.map(|(slot, _)| slot)) {
                 continue;
             }
             if seated.is_some() {
@@ -48,6 +49,12 @@ impl Shard {
             Some(_) => self.hosted_leadership(slot).map(Some),
             None => Some(None),
         }
+    }
+
+    /// With a fault on purpose: a coordinator outlives its leadership and goes on in the next one, if that is of the same replica.
+    fn keeps_seat(&self, partition: i32, here: Option<PartitionSlot>) -> bool {
+        let seat = self.groups.seats.get(&partition).filter(|_| self.sabotaged(Sabotage::KeepSeat));
+        seat.is_some_and(|seat| here.is_none_or(|slot| slot == seat.slot))
     }
 
     /// The replica in this slot leads no more.

@@ -9,6 +9,7 @@ use pelton_wire::messages::{self as m, KafkaString, decode_response, encode_requ
 use pelton_wire::records::BatchBuilder;
 
 use super::churn::Churn;
+use super::leads::Leads;
 use super::moves::Moves;
 use super::node::place_of_port;
 use super::register::Register;
@@ -40,6 +41,8 @@ pub enum Task {
     Group(Register),
     /// Moves replicas away and back.
     Move(Moves),
+    /// Sends the leader from replica to replica.
+    Lead(Leads),
     /// Wants this topic.
     Create { configs: Vec<(&'static str, String)>, partitions: i32, created: bool },
     /// Sets `min.insync.replicas` so many times.
@@ -106,6 +109,7 @@ impl Client {
             Task::Latest { goal, answers, .. } => answers >= goal,
             Task::Group(register) => register.is_done(),
             Task::Move(moves) => moves.is_done(),
+            Task::Lead(leads) => leads.is_done(),
             Task::Create { created, .. } => *created,
             Task::Alter { goal, done } => done >= goal,
             Task::Churn(churn) => churn.is_done(),
@@ -127,6 +131,7 @@ impl Client {
             }
             Task::Group(register) => register.text(),
             Task::Move(moves) => moves.text(),
+            Task::Lead(leads) => leads.text(),
             Task::Create { .. } => "wants its topic".to_string(),
             Task::Alter { goal, done } => format!("altered {done} of {goal}"),
             Task::Churn(churn) => churn.text(),
@@ -181,6 +186,10 @@ impl Client {
             }
             Task::Move(moves) => {
                 let (version, frame) = moves.next(self.topic, id, prng);
+                (Asked::Task, version, frame)
+            }
+            Task::Lead(leads) => {
+                let (version, frame) = leads.next(self.topic, id, prng);
                 (Asked::Task, version, frame)
             }
             Task::Create { configs, partitions, .. } => {
@@ -258,6 +267,11 @@ impl Client {
             (Asked::Task, Task::Move(moves)) => {
                 let next = moves.answered(version, frame);
                 self.last = moves.text();
+                next
+            }
+            (Asked::Task, Task::Lead(leads)) => {
+                let next = leads.answered(version, frame, COPIES);
+                self.last = leads.text();
                 next
             }
             (Asked::Task, Task::Create { created, .. }) => {

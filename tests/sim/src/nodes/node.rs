@@ -12,6 +12,7 @@ use pelton_replica::effect::Settings;
 use pelton_shard::{CLIENT_ENDPOINT, ClusterConfig, DiskImage, Effect, Event, Shard};
 use uuid::Uuid;
 
+use super::scenario::OFFSETS_PARTITIONS;
 use super::{EPOCH_MS, Fault, MS, Place, SECOND, What, World, replica};
 use crate::disk::{Crash, Disk, Operation};
 
@@ -124,7 +125,7 @@ pub fn cluster(prng: &mut Prng, fault: Option<Fault>) -> Vec<Node> {
             tail_bytes: 1 << (18 + prng.below(3)),
             retention_check_interval_ms: 20,
             initial_task_delay_ms: 20,
-            offsets_topic_partitions: 2,
+            offsets_topic_partitions: OFFSETS_PARTITIONS,
             offsets_topic_segment_bytes: 1 << 20,
             cleaner_backoff_ms: 30,
             ..BrokerConfig::defaults()

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use pelton_cluster::names::OFFSETS_TOPIC;
 use pelton_model::{PartitionKey, Prng};
 use pelton_replica::partition::RoleKind;
 use pelton_shard::ReplicaReport;
 
 use super::churn::Churn;
 use super::client::{Client, Task};
+use super::leads::Leads;
 use super::moves::Moves;
 use super::register::Register;
 use super::trim::Trim;
@@ -19,6 +21,8 @@ use crate::disk::Crash;
 pub const STEPS_MAX: u64 = 2_000_000;
 /// Partitions of each topic.
 const PARTITIONS: i32 = 2;
+/// Partitions of `__consumer_offsets`, each with a coordinator.
+pub const OFFSETS_PARTITIONS: i32 = 2;
 
 /// Runs one seed.
 pub fn run(seed: u64, trace: bool, fault: Option<Fault>) -> Result<Summary, String> {
@@ -121,6 +125,11 @@ impl World {
         for group in ["g0", "g1"] {
             let goal = 10 + self.prng.below(30) as i64;
             self.add("all", Task::Group(Register::new(group.to_string(), "all", goal)));
+        }
+        // Coordinators come and go with them.
+        for partition in 0..OFFSETS_PARTITIONS {
+            let leaders = if self.prng.one_in(2) { self.prng.below(10) as u32 } else { 0 };
+            self.add(OFFSETS_TOPIC, Task::Lead(Leads::new(partition, leaders, COPIES)));
         }
         let moves = 1 + self.prng.below(6) as u32;
         self.add("all", Task::Move(Moves::new(0, moves, COPIES)));

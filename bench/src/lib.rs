@@ -22,6 +22,7 @@ pub mod groups;
 pub mod ledger;
 pub mod limits;
 pub mod limits_beside;
+pub mod limits_replicas;
 pub mod load;
 pub mod modes;
 pub mod net;

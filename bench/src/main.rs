@@ -26,7 +26,8 @@ pelton-bench groups [--out DIR] [--rounds 3] [--repeats 3] [--seconds 3] [--warm
                     [--kafka yes|no] [--jars DIR] [--dir DIR] [-X broker.key=value]
 pelton-bench referee --referee FILE [--rounds 3] [--seconds 3] [--warmup 1.5] [--port 19700] [--pelton FILE|none] [--kafka yes|no] [--jars DIR]
 pelton-bench modes  [--rounds 3] [--seconds 3] [--warmup 1] [--rate 20000] [--port 19700] [--pelton FILE]
-pelton-bench replicas [--rounds 3] [--seconds 3] [--warmup 1] [--port 19700] [--pelton FILE|none] [--kafka yes|no] [--jars DIR] [--dir DIR] [-X broker.key=value]
+pelton-bench replicas [--rounds 3] [--seconds 3] [--warmup 1] [--systems PART-OF-NAME] [--port 19700] [--pelton FILE|none] [--kafka yes|no] [--jars DIR]
+                    [--dir DIR] [-X broker.key=value]
 pelton-bench smoke  [--seconds 2] [--port 19700] [--pelton FILE|none] [-X broker.key=value]
 pelton-bench idle   [--seconds 5] [--port 19700] [--pelton FILE] [-X broker.key=value]";
 
@@ -227,6 +228,7 @@ fn replica_figures(args: &Args, port: u16) -> Outcome<()> {
         rounds: args.number("rounds", 3)?,
         warmup: seconds(args, "warmup", 1.0)?,
         measure: seconds(args, "seconds", 3.0)?,
+        systems: args.text("systems").unwrap_or_default().to_string(),
         scratch: args.text("dir").map(str::to_string),
         extra: args.extra.clone(),
     })?;

@@ -4,6 +4,7 @@
 
 use crate::cluster::{Cluster, System};
 use crate::compare::results::Median;
+use crate::limits_replicas::{self, Waited};
 use crate::load::{Case, Measured, PACED, Plan, TINY};
 use crate::net::{NODES, Net};
 use crate::server::Scratch;
@@ -20,6 +21,8 @@ pub struct Options {
     pub rounds: usize,
     pub warmup: Duration,
     pub measure: Duration,
+    /// Only systems whose names contain this.
+    pub systems: String,
     pub scratch: Option<String>,
     pub extra: Vec<String>,
 }
@@ -46,7 +49,7 @@ enum Process {
     Kafka,
 }
 
-const COLUMNS: [Column; 5] = [
+static COLUMNS: [Column; 5] = [
     ("Pelton, three nodes", Process::Three, EACH, &[1, 3]),
     ("Pelton unflushed, three nodes", Process::Three, LATER, &[1, 3]),
     ("Pelton, two shards of one node", Process::TwoShards, EACH, &[1, 2]),
@@ -66,7 +69,17 @@ impl Process {
         if self == Process::TwoShards { 1 } else { NODES }
     }
 
+    /// Its columns that are wanted.
+    fn columns(self, options: &Options) -> impl Iterator<Item = (usize, &'static Column)> {
+        let wanted =
+            move |(_, column): &(usize, &Column)| column.1 == self && column.0.contains(&options.systems);
+        COLUMNS.iter().enumerate().filter(wanted)
+    }
+
     fn start(self, options: &Options, scratch: &Scratch) -> Outcome<Option<Cluster>> {
+        if self.columns(options).next().is_none() {
+            return Ok(None);
+        }
         let system = match (self, &options.pelton, &options.jars) {
             (Process::Three, Some(program), _) => System::Pelton(program.clone(), options.extra.clone()),
             (Process::TwoShards, Some(program), _) => {
@@ -77,8 +90,9 @@ impl Process {
             _ => return Ok(None),
         };
         let dir = scratch.path.join("cluster");
-        // Two shards need two cores, and so do three JVMs; the generator shares one of them.
-        let cores = if self == Process::Three { Some("0") } else { None };
+        // Two shards need two cores, and so do three JVMs; the generator shares one of them. Said in words, since a process
+        // that is not told has the cores of the one that starts it, and that is the generator's.
+        let cores = if self == Process::Three { Some("0") } else { Some("0,1") };
         let mut cluster = Cluster::of(system, Net::loopback(options.port), &dir, cores, self.nodes())?;
         (1..=self.nodes()).try_for_each(|node| cluster.start(node))?;
         Ok(Some(cluster))
@@ -107,8 +121,10 @@ fn warm(cluster: &mut Cluster, bootstrap: &str) -> Outcome<()> {
 /// Runs all rounds interleaved: a table, and what is wanted of it.
 pub fn run(options: &Options) -> Outcome<String> {
     let scratch = Scratch::new(options.scratch.as_deref(), "replicas")?;
-    let mut rows = Vec::new();
+    let (mut rows, mut device) = (Vec::new(), Vec::new());
     for round in 0..options.rounds {
+        sys::pin(1.min(sys::cores().max(2) - 1))?;
+        device.push(limits_replicas::measure(&scratch.path)?);
         for process in [Process::Three, Process::TwoShards, Process::Kafka] {
             if let Some(mut cluster) = process.start(options, &scratch)? {
                 let bootstrap = cluster.addresses().join(",");
@@ -118,7 +134,7 @@ pub fn run(options: &Options) -> Outcome<String> {
             let _ = std::fs::remove_dir_all(scratch.path.join("cluster"));
         }
     }
-    Ok(table(&rows))
+    Ok(table(&rows, &device))
 }
 
 fn columns(
@@ -133,7 +149,7 @@ fn columns(
     // The JVM compiles what it has seen often: give it that before any clock runs.
     let warmup =
         if process == Process::Kafka { options.warmup.max(Duration::from_secs(5)) } else { options.warmup };
-    for (column, (name, _, configs, factors)) in COLUMNS.iter().enumerate().filter(|(_, c)| c.1 == process) {
+    for (column, (name, _, configs, factors)) in process.columns(options) {
         for (load, (load_name, case)) in LOADS.iter().enumerate() {
             for replicas in *factors {
                 let plan = Plan {
@@ -170,7 +186,24 @@ fn median(rows: &[Row], column: usize, load: usize, replicas: i16, figure: Figur
     Median::of(cell.filter_map(|row| row.measured.as_ref().ok()).map(figure))
 }
 
-fn table(rows: &[Row]) -> String {
+/// What of the latencies is the device's: one line for each load.
+fn device_ratios(device: &[[[Waited; 2]; 2]]) -> String {
+    let mut text = String::new();
+    for (load, (name, _)) in LOADS.iter().enumerate() {
+        let over = |figure: fn(Waited) -> f64| {
+            let of = |files: usize| Median::of(device.iter().map(|round| figure(round[load][files])));
+            Some(of(1)?.mid / of(0)?.mid)
+        };
+        if let (Some(p50), Some(p99)) = (over(|us| us.p50_us), over(|us| us.p99_us)) {
+            text += &format!(
+                "| the device alone: one write, three at once | {name} | | x{p50:.2} | x{p99:.2} |\n"
+            );
+        }
+    }
+    text
+}
+
+fn table(rows: &[Row], device: &[[[Waited; 2]; 2]]) -> String {
     let mut text = String::from(
         "| system | load | replicas | requests/s | p50 us | p99 us | CPU us/request |\n|---|---|---|---|---|---|---|\n",
     );
@@ -203,6 +236,7 @@ fn table(rows: &[Row]) -> String {
             }
         }
     }
+    ratios += &device_ratios(device);
     format!(
         "{text}\n{ratios}\nWanted: three replicas CPU <= x3.3, p99 <= x2.2; two on two shards CPU <= x1.8, p50 <= x1.5.\n"
     )
@@ -220,7 +254,7 @@ mod tests {
             Row { column: 0, load: 0, replicas, measured: Ok(measured) }
         };
         let failed = Row { column: 2, load: 0, replicas: 2, measured: Err("error 38".into()) };
-        let text = table(&[run(1, 2.0), run(1, 4.0), run(1, 3.0), run(3, 9.0), failed]);
+        let text = table(&[run(1, 2.0), run(1, 4.0), run(1, 3.0), run(3, 9.0), failed], &[]);
         assert!(text.contains("| Pelton, three nodes | 10 KB, 1,000/s | x3.00 | x1.00 | x1.00 |"), "{text}");
         assert!(text.contains("| 2 | error 38 |"), "{text}");
     }

@@ -3,6 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use crate::files::disk_error;
 use crate::mapping::Mapping;
 use crate::meter;
 use crate::ops::Op;
+use crate::write_back::WriteBack;
 
 /// The journal is zeroed and read in pieces of this many bytes.
 const PIECE_BYTES: usize = 1024 * 1024;
@@ -45,6 +47,7 @@ pub struct Journal {
     /// The same file through the page cache. A flush of either covers both.
     cached: fs::File,
     length: u64,
+    cached_groups: WriteBack,
 }
 
 fn at(what: &str, path: &Path, error: io::Error) -> String {
@@ -80,6 +83,11 @@ fn create(directory: &Path, path: &Path, length: u64) -> io::Result<()> {
     sync_directory(directory)
 }
 
+/// Whether a group goes through the page cache.
+fn is_cached(bytes: &Bytes, sync: bool) -> bool {
+    !sync && bytes.len() <= CACHED_BYTES_MAX
+}
+
 impl Journal {
     /// Opens the journal in `directory`, made with `length` bytes if there is none. Blocks; for the start of a shard.
     pub fn open(directory: &Path, length: u64) -> Result<Journal, String> {
@@ -101,7 +109,13 @@ impl Journal {
             ));
         }
         let cached = OpenOptions::new().write(true).open(&path).map_err(|error| at("open", &path, error))?;
-        Ok(Journal { directory: directory.to_path_buf(), file, cached, length })
+        Ok(Journal {
+            directory: directory.to_path_buf(),
+            file,
+            cached,
+            length,
+            cached_groups: WriteBack::default(),
+        })
     }
 
     /// Everything a shard recovers from. Blocks; for the start of a shard.
@@ -147,6 +161,10 @@ impl Journal {
             return context.disk_done(ticket, Err(DiskError { no_space: false, text }));
         }
         let bytes = crate::segments::aligned(bytes);
+        let is_cached = is_cached(&bytes, sync);
+        if let Some(due) = is_cached.then(|| self.cached_groups.add(position, bytes.len())).flatten() {
+            self.write_back(context, due);
+        }
         self.next(context, JournalJob { ticket, step: Step::Write { position, bytes, done: 0, sync } });
     }
 
@@ -159,8 +177,7 @@ impl Journal {
         let fd = types::Fd(self.file.as_raw_fd());
         let entry = match &job.step {
             Step::Write { position, bytes, done, sync } => {
-                let is_cached = !sync && bytes.len() <= CACHED_BYTES_MAX;
-                let fd = if is_cached { types::Fd(self.cached.as_raw_fd()) } else { fd };
+                let fd = if is_cached(bytes, *sync) { types::Fd(self.cached.as_raw_fd()) } else { fd };
                 let rest = &bytes[*done..];
                 opcode::Write::new(fd, rest.as_ptr(), rest.len().min(1 << 30) as u32)
                     .offset(position + *done as u64)
@@ -171,6 +188,17 @@ impl Journal {
         };
         // SAFETY: the job owns a handle to the bytes; the journal's descriptor is open until all operations are done.
         unsafe { context.start(Op::Journal(job), |_| entry) };
+    }
+
+    /// Has the kernel begin to write what is in the page cache.
+    fn write_back(&mut self, context: &mut Context, due: Range<u64>) {
+        let entry =
+            opcode::SyncFileRange::new(types::Fd(self.cached.as_raw_fd()), (due.end - due.start) as u32)
+                .offset(due.start)
+                .flags(libc::SYNC_FILE_RANGE_WRITE)
+                .build();
+        // SAFETY: no memory is named; the journal's descriptor is open until all operations are done.
+        unsafe { context.start(Op::Ignored, |_| entry) };
     }
 
     /// A step is done.

@@ -37,6 +37,7 @@ mod splice;
 mod start;
 mod sync;
 mod volume;
+mod write_back;
 
 pub use crate::core::Core;
 pub use crate::log::{Logger, log_to_stderr};

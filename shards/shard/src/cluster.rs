@@ -161,6 +161,9 @@ pub(crate) struct Cluster {
     sabotage: Option<Sabotage>,
     #[cfg(feature = "sabotage")]
     host_sabotage: Option<crate::replica_host::Sabotage>,
+    /// How long a lease is, nanoseconds.
+    #[cfg(feature = "sabotage")]
+    ttl_ns: u64,
 }
 
 impl Cluster {
@@ -201,6 +204,8 @@ impl Cluster {
             sabotage: config.sabotage,
             #[cfg(feature = "sabotage")]
             host_sabotage: config.below.host,
+            #[cfg(feature = "sabotage")]
+            ttl_ns: config.lease.ttl_ns(),
         }
     }
 
@@ -218,6 +223,14 @@ impl Cluster {
 
     /// The shard's lease.
     pub(crate) fn lease(&self) -> Lease {
+        #[cfg(feature = "sabotage")]
+        match self.settings.sabotage {
+            Some(pelton_replica::sabotage::Sabotage::ForgetLease) => return Lease::UNLIMITED,
+            Some(pelton_replica::sabotage::Sabotage::LeaseTwice) if self.lease != Lease::NONE => {
+                return Lease::until(self.lease.until_ns() + self.ttl_ns);
+            }
+            _ => {}
+        }
         if self.sabotaged(Sabotage::ForgetLease) { Lease::UNLIMITED } else { self.lease }
     }
 

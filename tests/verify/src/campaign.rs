@@ -3,6 +3,7 @@
 
 use crate::book::Book;
 use crate::directory::Directory;
+use crate::examine;
 use crate::fault::{self, Dice, Kind};
 use crate::judge::Evidence;
 use crate::producer::{self, Producer};
@@ -19,8 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// After a fault all must be well within this time, or the run has failed.
-const SETTLE: Duration = Duration::from_secs(60);
+/// After a fault all must be well within this time, or the run has failed, unless the load says otherwise.
+pub const SETTLE: Duration = Duration::from_secs(60);
 
 /// One fault that was done.
 #[derive(Clone, Debug)]
@@ -46,6 +47,7 @@ pub struct Campaign {
     pub book: Arc<Book>,
     pub producers: Vec<Producer>,
     pub partitions: i32,
+    settle: Duration,
     pub done: Vec<Done>,
     /// Processes that ended by themselves.
     pub ended: Vec<String>,
@@ -67,6 +69,14 @@ pub struct Load {
     pub interval: Duration,
     /// Readers, probers and group members beside the producers.
     pub beside: bool,
+    /// After a fault all must be well within this time.
+    pub settle: Duration,
+    /// `min.insync.replicas` of the topic.
+    pub min_isr: &'static str,
+    /// Records say that they are so much older than they are.
+    pub age_ms: i64,
+    /// Bytes of a value of the small batches; none: as usual.
+    pub value_bytes: Option<usize>,
 }
 
 impl Campaign {
@@ -77,7 +87,7 @@ impl Campaign {
         }
         let addresses = cluster.addresses();
         let topic = format!("verify-{}", load::now_ms());
-        create(&mut cluster, &addresses, &topic, load.partitions)?;
+        create(&mut cluster, &addresses, &topic, &load)?;
         let directory = Arc::new(Directory::new(&topic, addresses.clone(), load.interval));
         let stop = Arc::new(AtomicBool::new(false));
         let mut others = Vec::new();
@@ -85,8 +95,12 @@ impl Campaign {
             let (directory, stop) = (directory.clone(), stop.clone());
             others.push(std::thread::spawn(move || directory.watch(node, &stop)));
         }
-        fault::settle(&directory, SETTLE)?;
-        let producers = producer::all(load.partitions, load.pause, !cluster.system.is_pelton());
+        fault::settle(&directory, load.settle)?;
+        let mut producers = producer::all(load.partitions, load.pause, !cluster.system.is_pelton());
+        for producer in &mut producers {
+            producer.age_ms = load.age_ms;
+            producer.value_bytes = producer.value_bytes.max(load.value_bytes.unwrap_or(0));
+        }
         let book = Arc::new(Book::new(producers.len(), load.partitions as usize));
         let mut campaign = Campaign {
             cluster,
@@ -95,6 +109,7 @@ impl Campaign {
             book,
             producers,
             partitions: load.partitions,
+            settle: load.settle,
             done: Vec::new(),
             ended: Vec::new(),
             followers: Vec::new(),
@@ -179,8 +194,8 @@ impl Campaign {
         let undone_ms = self.now_ms();
         self.look_after()?;
         let described = |error| format!("{} ({what}): {error}", kind.name());
-        fault::settle(&self.directory, SETTLE).map_err(described)?;
-        self.all_acknowledge(SETTLE).map_err(described)?;
+        fault::settle(&self.directory, self.settle).map_err(described)?;
+        self.all_acknowledge(self.settle).map_err(described)?;
         let settled_ms = self.now_ms();
         self.look_after()?;
         let gaps = (0..self.partitions).map(|partition| self.book.gap_ms(partition, from_ms, settled_ms));
@@ -189,10 +204,34 @@ impl Campaign {
         Ok(())
     }
 
+    /// Waits until all is well again after something that was done and undone.
+    pub fn recover(&mut self) -> Outcome<()> {
+        self.look_after()?;
+        fault::settle(&self.directory, self.settle)?;
+        self.all_acknowledge(self.settle)?;
+        self.look_after()
+    }
+
+    /// What is wrong already, before anything is read back.
+    pub fn noticed(&self) -> Option<String> {
+        let stale =
+            |prober: &Arc<Prober>| prober.first_stale.lock().unwrap_or_else(|held| held.into_inner()).clone();
+        let wrong = |committer: &Arc<Committer>| {
+            committer.faults.lock().unwrap_or_else(|held| held.into_inner()).first().cloned()
+        };
+        let told = self.book.faults().into_iter().next();
+        let stale = || self.probers.iter().find_map(stale);
+        let wrong = || self.committers.iter().find_map(wrong);
+        told.or_else(stale)
+            .or_else(wrong)
+            .or(self.ended.first().cloned())
+            .or_else(|| examine::alarm(&self.cluster))
+    }
+
     /// Lets the producers come to their end: what is unknown is asked for until it is known.
     pub fn quiesce(&mut self) -> Outcome<()> {
         self.book.stop.store(true, Ordering::Relaxed);
-        let deadline = Instant::now() + SETTLE;
+        let deadline = Instant::now() + self.settle;
         while self.load.iter().any(|thread| !thread.is_finished()) {
             if Instant::now() > deadline {
                 self.book.abandon.store(true, Ordering::Relaxed);
@@ -203,7 +242,7 @@ impl Campaign {
         for thread in self.load.drain(..) {
             thread.join().map_err(|_| "a producer panicked")?;
         }
-        fault::settle(&self.directory, SETTLE).map(|_| ())
+        fault::settle(&self.directory, self.settle).map(|_| ())
     }
 
     /// Everything there is to judge: what the leaders serve, what readers saw, and, with all brokers down, each node's files.
@@ -280,9 +319,9 @@ impl Drop for Campaign {
 }
 
 /// Makes the topic: three replicas, two of which must have what is acknowledged.
-fn create(cluster: &mut Cluster, addresses: &[String], topic: &str, partitions: i32) -> Outcome<()> {
+fn create(cluster: &mut Cluster, addresses: &[String], topic: &str, load: &Load) -> Outcome<()> {
     let deadline = Instant::now() + Duration::from_secs(120);
-    let configs = [("min.insync.replicas", "2")];
+    let (partitions, configs) = (load.partitions, [("min.insync.replicas", load.min_isr)]);
     loop {
         let made = Client::connect(&addresses.join(","), Duration::from_secs(10))
             .and_then(|mut client| client.create_replicated(topic, partitions, NODES as i16, &configs));

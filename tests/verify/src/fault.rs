@@ -230,7 +230,8 @@ fn disk_full(cluster: &mut Cluster, small: Option<&(usize, SmallDisk)>, wait: Du
     Ok(format!("node {node} had no space for {wait:?} ({} MiB taken)", taken >> 20))
 }
 
-fn cut(kind: Kind, cluster: &Cluster, node: usize, wait: Duration) -> Outcome<String> {
+/// Cuts links of a node, waits, and joins them again.
+pub fn cut(kind: Kind, cluster: &Cluster, node: usize, wait: Duration) -> Outcome<String> {
     let me = Host::Node(node);
     let others: Vec<Host> = (1..=NODES).filter(|other| *other != node).map(Host::Node).collect();
     let there = |from: Host| others.iter().map(move |other| (from, *other)).collect::<Vec<_>>();

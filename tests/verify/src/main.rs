@@ -4,19 +4,33 @@
 
 mod book;
 mod campaign;
+mod churn;
 mod connection;
 mod controls;
+mod damage;
+mod deposed;
 mod directory;
+mod examine;
 mod failover;
 mod fault;
+mod group_moves;
+mod group_rules;
 mod judge;
+mod power;
+mod power_disk;
+mod power_server;
 mod producer;
 mod reader;
+mod recipe;
 mod replica;
 mod report;
 mod run;
 mod sabotage;
+mod shown;
 mod small_disk;
+mod staged;
+mod stamps;
+mod trim;
 
 use pelton_bench::args::Args;
 use pelton_bench::cluster::{Cluster, System};
@@ -31,8 +45,9 @@ pelton-verify          [--faults 100] [--seconds N] [--kinds LIST] [--acknowledg
                        faults on three brokers while clients write and read; at the end everything is read back, each replica alone
 pelton-verify failover [--kills 50] [--stops 10] [--rounds 3]
                        how long partitions wait after kill -9, a clean stop, and in rolling restarts
-pelton-verify sabotage [--names LIST] [--tries 3] [--faults 12]
-                       the same with a broker that does wrong on purpose, once for each way to: the verdict must be red each time
+pelton-verify sabotage [--names LIST] [--recipe NAME] [--tries 3]
+                       a broker that does wrong on purpose, once for each way to, each with the recipe that shows it: the verdict must be
+                       red each time, and green for each recipe when nothing is wrong (the name none); both given: these with that
 all:  [--seed N] [--partitions 6] [--pause-ms 15] [--system pelton|kafka] [--pelton FILE] [--jars DIR] [--port 19900]
       [--network namespaces|loopback] [--dir DIR] [-X broker.key=value]
       --seconds ends a run earlier, after the fault under way. Kinds are named with commas between; all by default.";
@@ -55,6 +70,7 @@ const OPTIONS: &[&str] = &[
     "network",
     "dir",
     "names",
+    "recipe",
     "tries",
 ];
 /// Size of the one small file system, bytes.
@@ -100,6 +116,13 @@ impl Tally {
         }
     }
 
+    /// Says something beside the counts.
+    pub fn say(&self, text: &str) {
+        if !self.quiet {
+            println!("{text}");
+        }
+    }
+
     /// Says what is not tried, and why.
     pub fn skip(&mut self, what: &str, why: &str) {
         self.skipped += 1;
@@ -139,10 +162,19 @@ fn load_of(args: &Args) -> Outcome<campaign::Load> {
         pause: Duration::from_millis(args.number("pause-ms", 15)?),
         interval: Duration::from_millis(100),
         beside: true,
+        settle: campaign::SETTLE,
+        min_isr: "2",
+        age_ms: 0,
+        value_bytes: None,
     })
 }
 
 fn run(args: &Args) -> Outcome<Tally> {
+    if args.command == "power-disk" {
+        power_server::run(std::path::Path::new(args.required("dir")?), args.number("seed", 1u64)?)?;
+        // Nothing was checked: whoever started it asks no further.
+        std::process::exit(0);
+    }
     if !matches!(args.command.as_str(), "" | "failover" | "sabotage") {
         return Err(format!("usage:\n{HELP}"));
     }
@@ -188,7 +220,6 @@ fn run(args: &Args) -> Outcome<Tally> {
         out: args.text("out").map(std::path::PathBuf::from),
         seed,
         load,
-        sabotage: None,
     };
     let kept = run::run(system, net, &scratch.path, &options, &mut tally)?;
     if kept {

@@ -4,7 +4,7 @@
 use crate::book::Book;
 use crate::connection::Connection;
 use crate::directory::{self, Directory, Leader};
-use pelton_bench::frames;
+use pelton_bench::{batch, frames};
 use pelton_crash::producer::Maker;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -18,6 +18,8 @@ const TRY_AGAIN: &[i16] = &[3, 5, 6, 7, 13, 19, 20, 56, 74, 76, 89];
 const OUT_OF_ORDER: i16 = 45;
 /// A batch that is not answered by then is sent again, or given up.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// More than there are producers: each of their lives has other random numbers.
+const LIVES: u32 = 1 << 12;
 /// How often one that waits looks whether the leader is another.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -34,6 +36,10 @@ pub struct Producer {
     pub value_bytes: usize,
     pub records_max: u32,
     pub idempotent: bool,
+    /// It has a producer id, a new one after each broken connection: what it gave up then stays unknown, and nobody sends it again.
+    pub forgets: bool,
+    /// Its records say that they are so much older than they are.
+    pub age_ms: i64,
     /// OUT_OF_ORDER_SEQUENCE_NUMBER is tried again: a leader of Kafka that was deposed and does not know it says so.
     pub forgives_order: bool,
 }
@@ -50,6 +56,7 @@ impl Producer {
     /// Produces until told to stop and nothing is unknown, or to give up.
     pub fn run(&self, directory: &Directory, book: &Book) {
         let mut life = Life { maker: Maker::new(self.id + 1), pending: VecDeque::new(), due: Instant::now() };
+        let mut lives = 0;
         while !book.abandon.load(Ordering::Relaxed) {
             if book.stop.load(Ordering::Relaxed) && life.pending.is_empty() {
                 return;
@@ -59,6 +66,10 @@ impl Producer {
             }
             if !self.idempotent {
                 life.pending.clear();
+            }
+            if self.forgets {
+                lives += 1;
+                life.maker = Maker::new(self.id + 1 + lives * LIVES);
             }
             std::thread::sleep(LOOK);
         }
@@ -75,7 +86,7 @@ impl Producer {
         let mut connection = Connection::open(&leader.address)?;
         // Large frames are taken only behind a valid small one.
         connection.call(0, &directory::request(0, &directory.topic), Duration::from_secs(1))?;
-        if self.idempotent && life.maker.identity.is_none() {
+        if (self.idempotent || self.forgets) && life.maker.identity.is_none() {
             let frame = connection.call(1, &frames::init_producer_id(1), Duration::from_secs(5))?;
             match frames::producer_id(&frame)? {
                 (0, id, epoch) => life.maker.identity = Some((id, epoch)),
@@ -134,7 +145,11 @@ impl Producer {
     fn next(&self, book: &Book, life: &mut Life) -> (usize, Vec<u8>) {
         let records = life.maker.count(self.records_max);
         let number = book.intend(self.id, records);
-        (number, life.maker.batch(self.id, number, records, self.value_bytes))
+        let mut bytes = life.maker.batch(self.id, number, records, self.value_bytes);
+        if self.age_ms > 0 {
+            age(&mut bytes, self.age_ms);
+        }
+        (number, bytes)
     }
 
     /// Notes what the broker said about batch `number`; an error ends the connection, so that no later one is a consequence of it.
@@ -164,7 +179,18 @@ impl Producer {
     }
 }
 
-/// Per partition a plain and an idempotent producer of small batches; partition 0 also gets one of each with large batches (up to
+/// Makes a batch older: its base timestamp and its largest one.
+fn age(batch: &mut [u8], ms: i64) {
+    for at in [27, 35] {
+        let field: &mut [u8] = &mut batch[at..at + 8];
+        let time = field.iter().fold(0i64, |time, byte| time << 8 | i64::from(*byte)) - ms;
+        field.copy_from_slice(&time.to_be_bytes());
+    }
+    let crc = batch::crc32c(&batch[21..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+}
+
+/// Per partition a plain and an idempotent producer of small batches, and one that forgets who it was; partition 0 also gets one of each with large batches (up to
 /// 400 KB), which go another way to the disk.
 pub fn all(partitions: i32, pause: Duration, forgives_order: bool) -> Vec<Producer> {
     let small = |id: u32, partition: i32| Producer {
@@ -175,6 +201,8 @@ pub fn all(partitions: i32, pause: Duration, forgives_order: bool) -> Vec<Produc
         value_bytes: 100,
         records_max: 30,
         idempotent: id % 2 == 1,
+        forgets: false,
+        age_ms: 0,
         forgives_order,
     };
     let count = 2 * partitions as u32;
@@ -182,5 +210,25 @@ pub fn all(partitions: i32, pause: Duration, forgives_order: bool) -> Vec<Produc
     let large =
         |id| Producer { value_bytes: 4_000, records_max: 100, depth: 2, pause: pause * 40, ..small(id, 0) };
     all.extend([large(count), large(count + 1)]);
+    let forgetful = |partition| {
+        let id = count + 2 + partition as u32;
+        Producer { idempotent: false, forgets: true, ..small(id, partition) }
+    };
+    all.extend((0..partitions).map(forgetful));
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_aged_batch_is_still_a_batch() {
+        let now_ms = 1_000_000_000_000;
+        let mut bytes = batch::build([&b"a"[..]].into_iter(), now_ms);
+        age(&mut bytes, 5_000);
+        assert!(batch::take(&mut &bytes[..]).unwrap().is_some());
+        let field = |at: usize| i64::from_be_bytes(bytes[at..at + 8].try_into().unwrap());
+        assert_eq!((field(27), field(35)), (now_ms - 5_000, now_ms - 5_000));
+    }
 }

@@ -4,6 +4,7 @@
 
 use crate::connection::Connection;
 use crate::directory::{self, Directory};
+use crate::stamps::Stamps;
 use bytes::Bytes;
 use pelton_bench::{Outcome, batch, frames};
 use pelton_crash::payload;
@@ -28,6 +29,8 @@ const PIECE: usize = 1 << 20;
 pub struct Log {
     /// Base offset and checksum over all bytes of each batch, in order.
     pub batches: Vec<(i64, u32)>,
+    /// What leaders wrote into the batches' headers, and producers.
+    pub stamps: Stamps,
     /// Where each batch of the clients was found.
     pub found: Found,
     /// What was wrong with it by itself.
@@ -44,7 +47,8 @@ impl Log {
     /// An empty one.
     pub fn starting_at(offset: i64) -> Log {
         let verdict = Verdict { defers: true, ..Verdict::default() };
-        Log { batches: Vec::new(), found: Found::starting_at(offset), verdict }
+        let (batches, stamps) = (Vec::new(), Stamps::default());
+        Log { batches, stamps, found: Found::starting_at(offset), verdict }
     }
 
     /// Takes the next batches of the log.
@@ -59,8 +63,9 @@ impl Log {
                     Err(format!("{} bytes that are no batch", rest.len()))
                 };
             };
-            let checksum = batch::crc32c(&before[..before.len() - rest.len()]);
-            self.batches.push((batch.base_offset, checksum));
+            let bytes = &before[..before.len() - rest.len()];
+            self.batches.push((batch.base_offset, batch::crc32c(bytes)));
+            self.stamps.add(bytes);
             self.found.add(partition, &batch, &mut self.verdict)?;
         }
     }

@@ -5,7 +5,7 @@ use crate::campaign::{Campaign, Load};
 use crate::fault::{ALL, Dice, Kind};
 use crate::judge::{self, Evidence};
 use crate::small_disk::SmallDisk;
-use crate::{SMALL_DISK, controls, report};
+use crate::{SMALL_DISK, controls, examine, report};
 use pelton_bench::Outcome;
 use pelton_bench::cluster::{Cluster, System};
 use pelton_bench::net::{NODES, Net};
@@ -26,8 +26,6 @@ pub struct Options {
     pub out: Option<PathBuf>,
     pub seed: u64,
     pub load: Load,
-    /// A fault of the broker on purpose: the verdict is to be red.
-    pub sabotage: Option<String>,
 }
 
 /// Reads a list of kinds.
@@ -57,9 +55,6 @@ pub fn run(system: System, net: Net, dir: &Path, options: &Options, tally: &mut 
     match &small {
         Some((node, disk)) => cluster.set_data_dir(*node, disk.path.join("data")),
         None => kinds.retain(|kind| *kind != Kind::DiskFull),
-    }
-    if let Some(name) = &options.sabotage {
-        cluster.set_environment(vec![("PELTON_SABOTAGE".to_string(), name.clone())]);
     }
     let mut campaign = Campaign::start(cluster, small, options.load)?;
     let deadline = Instant::now() + Duration::from_secs(options.seconds.min(1 << 30));
@@ -105,21 +100,33 @@ fn enough(campaign: &Campaign, options: &Options, tally: &mut Tally) {
 
 /// Ends the load, judges, doubts the judge, reports.
 pub fn finish(campaign: &mut Campaign, seed: u64, out: Option<&Path>, tally: &mut Tally) {
-    print!("{}", report::faults(&campaign.done));
+    tally.say(report::faults(&campaign.done).trim_end());
     tally.count("coming to rest", campaign.quiesce().err());
+    // Whoever wants one fault and no more has it.
+    let done = |tally: &Tally| tally.quiet && tally.failed > 0;
+    if done(tally) {
+        return;
+    }
     commits(campaign, tally);
+    if campaign.cluster.system.is_pelton() {
+        tally.count("epochs and producers", examine::examine(&campaign.directory, campaign.partitions));
+        tally.count("alarms", examine::alarm(&campaign.cluster));
+    }
+    if done(tally) {
+        return;
+    }
     let evidence = match campaign.evidence() {
         Ok(evidence) => evidence,
         Err(error) => return tally.count("reading everything back", Some(error)),
     };
     let judgement = judge::judge(&evidence);
     let (records, acknowledged, refused, unknown) = report::counts(&evidence);
-    println!(
+    tally.say(&format!(
         "{records} records acknowledged in {acknowledged} batches, {refused} batches refused, {unknown} unknown of which {} are there; \
          error codes {:?}",
         judgement.served.unknown_present,
         campaign.book.codes()
-    );
+    ));
     answers(campaign, tally);
     let words = format!("{}\n  {}", judgement.summary(), judgement.notes.join("\n  "));
     tally.count("everything read back, each replica alone", (!judgement.passed()).then_some(words));
@@ -127,11 +134,11 @@ pub fn finish(campaign: &mut Campaign, seed: u64, out: Option<&Path>, tally: &mu
         doubt(campaign, &evidence, tally);
     }
     let verdict = if tally.failed == 0 { "PASSED" } else { "FAILED" };
-    println!(
+    tally.say(&format!(
         "verdict {verdict}: {} faults, {records} records acknowledged; {}",
         campaign.done.len(),
         judgement.summary()
-    );
+    ));
     if let Some(out) = out {
         let written = std::fs::create_dir_all(out).map_err(|error| format!("{}: {error}", out.display()));
         let json = report::json(campaign, &evidence, &judgement, seed, &tally.faults);
@@ -155,14 +162,14 @@ fn answers(campaign: &Campaign, tally: &mut Tally) {
         stale += prober.stale.load(Ordering::Relaxed);
         first = first.or(prober.first_stale.lock().unwrap_or_else(|held| held.into_inner()).clone());
     }
-    println!(
+    tally.say(&format!(
         "{asked} questions for the end of a partition were answered, {stale} by one who did not know of what was acknowledged"
-    );
+    ));
     if campaign.cluster.system.is_pelton() {
         tally.count("processes", campaign.ended.first().cloned());
         tally.count("fresh answers", first.map(|first| format!("{stale} of {asked} were stale: {first}")));
     } else {
-        println!("{} processes ended by themselves", campaign.ended.len());
+        tally.say(&format!("{} processes ended by themselves", campaign.ended.len()));
     }
 }
 
@@ -172,10 +179,10 @@ fn commits(campaign: &Campaign, tally: &mut Tally) {
         let faults = committer.faults.lock().unwrap_or_else(|held| held.into_inner()).clone();
         let fault = committer.check().map(|(_, fault)| fault).unwrap_or_else(Some);
         let ledger = committer.snapshot();
-        println!(
+        tally.say(&format!(
             "{}: {} commits acknowledged, joined {} times",
             committer.group, ledger.acknowledged, ledger.joins
-        );
+        ));
         let idle = (ledger.acknowledged == 0).then(|| "nothing was committed".to_string());
         tally.count(&committer.group, fault.or(faults.first().cloned()).or(idle));
     }

@@ -16,7 +16,8 @@ pub struct SmallDisk {
     pub path: PathBuf,
 }
 
-fn run(program: &str, arguments: &[&str]) -> Outcome<()> {
+/// Runs a program: what it says if it fails.
+pub fn run(program: &str, arguments: &[&str]) -> Outcome<()> {
     let output = Command::new(program).args(arguments).output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;
     if output.status.success() {

@@ -1,0 +1,163 @@
+//! A disk whose power can be cut, for real processes: ext4 on a loop device over a file that a process of ours serves (FUSE). What was
+//! written and not flushed is in that process's memory only, as in a device's volatile cache; a cut loses a part of it, in no order, some
+//! of it torn. Needs root, /dev/fuse and loop devices. Never mounts or unmounts but below its own directory.
+
+use crate::power_server::{READY, SIZE_OF_DISK};
+use crate::small_disk::run as command;
+use pelton_bench::Outcome;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// Mounts made by this thread, and those it starts, are theirs alone from here on: a process that somebody starts in a namespace of its
+/// own would keep a copy of them, and so the file system alive when it is unmounted here.
+pub fn own_mounts() -> Outcome<()> {
+    // SAFETY: plain system calls; the strings are literals that end with NUL.
+    let done = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(
+                std::ptr::null(),
+                c"/".as_ptr(),
+                std::ptr::null(),
+                libc::MS_REC | libc::MS_PRIVATE,
+                std::ptr::null(),
+            ) == 0
+    };
+    if done { Ok(()) } else { Err(format!("mounts of our own: {}", std::io::Error::last_os_error())) }
+}
+
+/// A mounted file system on such a disk.
+#[derive(Debug)]
+pub struct PowerDisk {
+    server: Child,
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    dir: PathBuf,
+    /// Where the file system is mounted.
+    pub path: PathBuf,
+}
+
+impl PowerDisk {
+    /// Makes, formats and mounts one at `<dir>/power`.
+    pub fn new(dir: &Path, seed: u64) -> Outcome<PowerDisk> {
+        let failed = |error: std::io::Error| format!("{}: {error}", dir.display());
+        let path = dir.join("power");
+        std::fs::create_dir_all(&path).map_err(failed)?;
+        std::fs::create_dir_all(dir.join("raw")).map_err(failed)?;
+        let backing = dir.join("power.img");
+        File::create(&backing).and_then(|file| file.set_len(SIZE_OF_DISK)).map_err(failed)?;
+        command("mkfs.ext4", &["-q", "-F", "-m", "0", &backing.to_string_lossy()])?;
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut server = Command::new(program)
+            .arg("power-disk")
+            .args(["--dir", &dir.to_string_lossy(), "--seed", &seed.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot start a disk: {error}"))?;
+        let (orders, answers) = (server.stdin.take(), server.stdout.take());
+        let answers = BufReader::new(answers.ok_or("no answers of the disk")?);
+        let mut disk = PowerDisk { server, orders, answers, dir: dir.to_path_buf(), path };
+        match disk.answer()?.as_str() {
+            READY => {}
+            other => return Err(other.to_string()),
+        }
+        disk.mount()?;
+        Ok(disk)
+    }
+
+    fn answer(&mut self) -> Outcome<String> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).map_err(|error| format!("the disk's process: {error}"))?;
+        Ok(line.trim().to_string())
+    }
+
+    fn order(&mut self, words: &str) -> Outcome<String> {
+        let orders = self.orders.as_mut().ok_or("the disk is gone")?;
+        orders
+            .write_all(format!("{words}\n").as_bytes())
+            .map_err(|error| format!("the disk's process: {error}"))?;
+        self.answer()
+    }
+
+    fn mount(&self) -> Outcome<()> {
+        let file = self.dir.join("raw/disk");
+        command("mount", &["-o", "loop", &file.to_string_lossy(), &self.path.to_string_lossy()])
+    }
+
+    fn unmount(&self) -> Outcome<()> {
+        let mut last = Ok(());
+        for _ in 0..100 {
+            last = command("umount", &[&self.path.to_string_lossy()]);
+            if last.is_ok() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        last
+    }
+
+    /// The power goes: how many of the blocks that were not flushed are lost, of how many. Every request fails from here on.
+    pub fn cut(&mut self) -> Outcome<String> {
+        self.order("off")
+    }
+
+    /// Each flush takes so many microseconds longer from here on.
+    pub fn slow(&mut self, us: u64) -> Outcome<()> {
+        self.order(&format!("slow {us}")).map(|_| ())
+    }
+
+    /// Each write takes so many microseconds longer from here on.
+    pub fn slow_writes(&mut self, us: u64) -> Outcome<()> {
+        self.order(&format!("slow-writes {us}")).map(|_| ())
+    }
+
+    /// Writes fail from here on, or do not any more.
+    pub fn refuse_writes(&mut self, refuse: bool) -> Outcome<()> {
+        self.order(if refuse { "refuse" } else { "accept" }).map(|_| ())
+    }
+
+    /// It is back: nobody may have files open. The file system is mounted anew, and what its journal has is replayed.
+    pub fn restore(&mut self) -> Outcome<()> {
+        self.unmount()?;
+        self.order("on")?;
+        self.mount()
+    }
+}
+
+impl Drop for PowerDisk {
+    fn drop(&mut self) {
+        let _ = self.unmount();
+        // Without orders it ends.
+        drop(self.orders.take());
+        let _ = self.server.wait();
+        let _ = std::fs::remove_file(self.dir.join("power.img"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::power_server::Cache;
+    use std::os::unix::fs::FileExt;
+
+    /// The whole of it needs the program itself; that `pelton-verify` is started with a disk proves it in each run.
+    #[test]
+    fn what_was_flushed_stays_and_what_was_not_may_go() {
+        let path = std::env::temp_dir().join(format!("pelton-power-{}", std::process::id()));
+        let file =
+            std::fs::File::options().create(true).truncate(true).read(true).write(true).open(&path).unwrap();
+        file.set_len(1 << 20).unwrap();
+        let mut cache = Cache::new(file, 7);
+        cache.write(100, &[1; 8000]).unwrap();
+        cache.flush().unwrap();
+        (0..64).for_each(|block| cache.write(65_536 + block * 4096, &[2; 4096]).unwrap());
+        assert_eq!(cache.read(65_536, 4096).unwrap(), [2; 4096]);
+        let (lost, of) = cache.lose().unwrap();
+        assert!(of == 64 && lost > 16 && lost < 64, "{lost} of {of}");
+        let mut kept = [0; 8000];
+        std::fs::File::open(&path).unwrap().read_exact_at(&mut kept, 100).unwrap();
+        assert_eq!((kept, cache.read(100, 8000).unwrap()), ([1; 8000], vec![1; 8000]));
+        std::fs::remove_file(&path).unwrap();
+    }
+}

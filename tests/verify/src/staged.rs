@@ -1,0 +1,300 @@
+//! Faults in several steps, each the shortest way to a state in which one kind of wrong broker must show itself. A broker that does
+//! as it should comes through all of them.
+
+use crate::campaign::Campaign;
+use crate::connection::Connection;
+use crate::fault::{self, Dice, Kind};
+use crate::power_disk::PowerDisk;
+use crate::{churn, damage, deposed, directory, examine, group_moves, group_rules, power, trim};
+use pelton_bench::Outcome;
+use pelton_bench::net::NODES;
+use pelton_crash::producer::Fate;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// One step of a recipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// One of the faults of every run.
+    Fault(Kind),
+    /// Nothing for so many seconds.
+    Wait(u64),
+    /// Each node in turn cannot talk to the others for longer than a lease, while clients talk to it.
+    CutEach,
+    /// The same, and kill -9 as soon as all is well, when what it alone had is cut, and a moment later.
+    CutThenKill,
+    /// Kills of each node, twice, each as soon as the one before is in sync again.
+    KillFollowers,
+    /// One node less than `min.insync.replicas` asks for: nothing sent meanwhile is acknowledged before it is back.
+    TooFew,
+    /// SIGTERM to each: when its process has ended, others lead what it led, and the quorum, and know that it has left.
+    HandOver,
+    /// kill -9 of all, and those who led some partitions start later than the others: each node in turn is the later one.
+    OneLater,
+    /// A node that is far behind starts before those who have everything.
+    LaggardFirst,
+    /// A block of a journal changed: the node must not start.
+    DamagedJournal,
+    /// DeleteRecords while a follower stands still.
+    Trim,
+    /// Compacted topics and such that lose their beginning, and kill -9 of all nodes meanwhile.
+    Churn,
+    /// A node starts on a copy of its data directory that it had before its last life.
+    OldCopy,
+    /// What members of groups may do and may not, before and after all nodes are killed.
+    GroupRules,
+    /// Coordinators killed right after a commit.
+    GroupsKilled,
+    /// Coordinators that move away, and back after a commit elsewhere.
+    GroupsMoved,
+    /// A group that lives and does not commit, for more than a minute.
+    GroupsOld,
+    /// Leaders that hear nothing lose what they lead by an operator's word.
+    Deposed,
+    /// Each node ends in good order and starts again, one after the other.
+    RestartAll,
+    /// The power of all nodes goes, so often; the later times in the middle of the start.
+    PowerAll(usize),
+    /// The power of each node in turn.
+    PowerEach,
+    /// Writes of each node in turn fail.
+    RefuseWrites,
+    /// From here on each write to a disk takes so many microseconds longer.
+    SlowWrites(u64),
+    /// From here on each flush of a disk takes so many microseconds longer.
+    SlowDisks(u64),
+}
+
+/// Longer than any lease (1.5 s) and the wait for it.
+const BEYOND_LEASE: Duration = Duration::from_millis(3_200);
+
+impl Stage {
+    /// Needs disks whose power can be cut.
+    pub fn needs_power(self) -> bool {
+        use Stage::{PowerAll, PowerEach, RefuseWrites, SlowDisks, SlowWrites};
+        matches!(self, PowerAll(_) | PowerEach | RefuseWrites | SlowDisks(_) | SlowWrites(_))
+    }
+}
+
+/// Less than a quorum takes to miss its leader (0.5 to 1 s).
+const WITHOUT_QUORUM: Duration = Duration::from_millis(400);
+
+/// Does it: an error is a fault found. The disks, if there are any, in the order of the nodes.
+pub fn run(stage: Stage, campaign: &mut Campaign, disks: &mut [PowerDisk], dice: &mut Dice) -> Outcome<()> {
+    let named = |error| format!("{stage:?}: {error}");
+    match stage {
+        Stage::Fault(kind) => campaign.strike(kind, dice),
+        Stage::Wait(seconds) => wait(campaign, seconds),
+        Stage::CutEach => (1..=NODES).try_for_each(|node| {
+            fault::cut(Kind::CutPeers, &campaign.cluster, node, BEYOND_LEASE)?;
+            campaign.recover()
+        }),
+        Stage::CutThenKill => cut_then_kill(campaign, dice),
+        Stage::Churn => churn::run(campaign, dice),
+        Stage::OldCopy => old_copy(campaign),
+        Stage::KillFollowers => (0..6).try_for_each(|round| {
+            let node = 1 + round % NODES;
+            campaign.cluster.kill(node);
+            campaign.cluster.start(node)?;
+            campaign.recover()
+        }),
+        Stage::TooFew => too_few(campaign),
+        Stage::HandOver => (1..=NODES).try_for_each(|node| hand_over(campaign, node)),
+        Stage::OneLater => one_later(campaign),
+        Stage::LaggardFirst => laggard_first(campaign),
+        Stage::DamagedJournal => damage::journal(campaign),
+        Stage::Trim => trim::run(campaign),
+        Stage::GroupRules => group_rules::run(campaign),
+        Stage::GroupsKilled => group_moves::kill(campaign),
+        Stage::GroupsMoved => group_moves::cut(campaign),
+        Stage::GroupsOld => group_moves::old(campaign),
+        Stage::Deposed => deposed::run(campaign),
+        Stage::RestartAll => restart_all(campaign),
+        Stage::PowerAll(times) => power::cut_all(campaign, disks, times, dice.ms(100, 900)),
+        Stage::PowerEach => power::cut_each(campaign, disks),
+        Stage::RefuseWrites => power::refuse_writes(campaign, disks),
+        Stage::SlowWrites(us) => disks.iter_mut().try_for_each(|disk| disk.slow_writes(us)),
+        Stage::SlowDisks(us) => disks.iter_mut().try_for_each(|disk| disk.slow(us)),
+    }
+    .map_err(named)
+}
+
+fn wait(campaign: &Campaign, seconds: u64) -> Outcome<()> {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < deadline && campaign.noticed().is_none() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn cut_then_kill(campaign: &mut Campaign, dice: &mut Dice) -> Outcome<()> {
+    for node in 1..=NODES {
+        fault::cut(Kind::CutPeers, &campaign.cluster, node, BEYOND_LEASE)?;
+        campaign.recover()?;
+        for pause in [Duration::ZERO, dice.ms(0, 3_000)] {
+            std::thread::sleep(pause);
+            campaign.cluster.kill(node);
+            campaign.cluster.start(node)?;
+            campaign.recover()?;
+        }
+    }
+    Ok(())
+}
+
+fn copied(from: &Path, to: &Path) -> Outcome<()> {
+    let arguments = ["-a", "--sparse=always", &from.to_string_lossy(), &to.to_string_lossy()];
+    crate::small_disk::run("cp", &arguments)
+}
+
+/// The copy's life is an earlier one, and what was acknowledged since is not in it: the node must not be taken in.
+fn old_copy(campaign: &mut Campaign) -> Outcome<()> {
+    for node in 1..=NODES {
+        let data = campaign.cluster.data_dir(node).to_path_buf();
+        let (copy, kept) = (data.with_extension("copy"), data.with_extension("kept"));
+        let failed = |error: std::io::Error| format!("{}: {error}", data.display());
+        campaign.cluster.kill(node);
+        copied(&data, &copy)?;
+        campaign.cluster.start(node)?;
+        campaign.recover()?;
+        campaign.cluster.kill(node);
+        std::fs::rename(&data, &kept).and_then(|()| std::fs::rename(&copy, &data)).map_err(failed)?;
+        campaign.cluster.start(node)?;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut taken = false;
+        while Instant::now() < deadline && !taken {
+            taken = fault::settle(&campaign.directory, Duration::ZERO).is_ok();
+        }
+        // It may have ended by itself, which is right.
+        campaign.cluster.kill(node);
+        std::fs::remove_dir_all(&data).and_then(|()| std::fs::rename(&kept, &data)).map_err(failed)?;
+        if taken {
+            return Err(format!(
+                "node {node} was taken in on a copy of its data directory from before its last life"
+            ));
+        }
+        campaign.cluster.start(node)?;
+        campaign.recover()?;
+    }
+    Ok(())
+}
+
+/// Batches sent after `from_us` that are acknowledged already.
+fn acknowledged_since(campaign: &Campaign, from_us: u64) -> Option<String> {
+    let lines = campaign.book.lines();
+    let all =
+        lines.iter().enumerate().flat_map(|(producer, lines)| lines.iter().map(move |line| (producer, line)));
+    let mut late =
+        all.filter(|(_, line)| line.sent_us > from_us && matches!(line.entry.fate, Fate::Acknowledged(_)));
+    late.next().map(|(producer, line)| {
+        let (sent_us, done_us) = (line.sent_us, line.acknowledged_us);
+        format!("a batch of producer {producer}, sent at {sent_us} us, was acknowledged at {done_us} us")
+    })
+}
+
+fn too_few(campaign: &mut Campaign) -> Outcome<()> {
+    for node in 1..=NODES {
+        campaign.cluster.kill(node);
+        let from_us = campaign.book.now_us();
+        std::thread::sleep(Duration::from_millis(4_500));
+        if let Some(text) = acknowledged_since(campaign, from_us) {
+            return Err(format!(
+                "node {node} was dead from {from_us} us on, min.insync.replicas is all; {text}"
+            ));
+        }
+        campaign.cluster.start(node)?;
+        campaign.recover()?;
+    }
+    Ok(())
+}
+
+/// What another node says at this moment.
+fn view(campaign: &Campaign, node: usize) -> Outcome<directory::View> {
+    let directory = &campaign.directory;
+    let mut connection = Connection::open(&directory.nodes[node - 1])?;
+    directory::answer(&connection.call(
+        1,
+        &directory::request(1, &directory.topic),
+        Duration::from_millis(500),
+    )?)
+}
+
+/// Others take over before a node ends, not when its lease has, or when the quorum misses its leader (0.5 to 1 s).
+fn hand_over(campaign: &mut Campaign, node: usize) -> Outcome<()> {
+    campaign.cluster.stop(node, Duration::from_secs(60))?;
+    let from = Instant::now();
+    let mut others =
+        (1..=NODES).filter(|other| *other != node).map(|other| &campaign.directory.nodes[other - 1]);
+    // Whoever does not lead asks the one who does, as soon as there is one.
+    let led = others.any(|address| examine::quorum_is_led(address) == Ok(true));
+    if !led || from.elapsed() > WITHOUT_QUORUM {
+        return Err(format!(
+            "{:?} passed after node {node} had ended in good order until the quorum was led",
+            from.elapsed()
+        ));
+    }
+    let (from, patience) = (Instant::now(), Duration::from_millis(600));
+    let ours = |campaign: &Campaign, broker: i32| campaign.cluster.system.node_of(broker) == node;
+    loop {
+        let mut left = Vec::new();
+        for other in (1..=NODES).filter(|other| *other != node) {
+            match view(campaign, other) {
+                Err(error) => left.push(error),
+                Ok(view) => {
+                    let led = view.partitions.iter().filter(|seen| ours(campaign, seen.leader)).count();
+                    let listed = view.brokers.keys().any(|broker| ours(campaign, *broker));
+                    let controls = ours(campaign, view.controller);
+                    if led > 0 || listed || controls {
+                        left.push(format!(
+                            "node {other} says that it leads {led} partitions, is among the brokers: {listed}, leads the quorum: {controls}"
+                        ));
+                    }
+                }
+            }
+        }
+        match left.first() {
+            None => break,
+            Some(text) if from.elapsed() > patience => {
+                return Err(format!("{patience:?} after node {node} had ended in good order {text}"));
+            }
+            Some(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+    campaign.cluster.start(node)?;
+    campaign.recover()
+}
+
+fn one_later(campaign: &mut Campaign) -> Outcome<()> {
+    for later in 1..=NODES {
+        (1..=NODES).for_each(|node| campaign.cluster.kill(node));
+        (1..=NODES).filter(|node| *node != later).try_for_each(|node| campaign.cluster.start(node))?;
+        std::thread::sleep(BEYOND_LEASE);
+        campaign.cluster.start(later)?;
+        campaign.recover()?;
+    }
+    Ok(())
+}
+
+fn laggard_first(campaign: &mut Campaign) -> Outcome<()> {
+    for laggard in 1..=NODES {
+        let (second, last) = (laggard % NODES + 1, (laggard + 1) % NODES + 1);
+        campaign.cluster.kill(laggard);
+        std::thread::sleep(BEYOND_LEASE);
+        [second, last].into_iter().for_each(|node| campaign.cluster.kill(node));
+        campaign.cluster.start(laggard)?;
+        std::thread::sleep(Duration::from_millis(300));
+        campaign.cluster.start(second)?;
+        std::thread::sleep(BEYOND_LEASE);
+        campaign.cluster.start(last)?;
+        campaign.recover()?;
+    }
+    Ok(())
+}
+
+fn restart_all(campaign: &mut Campaign) -> Outcome<()> {
+    for node in 1..=NODES {
+        campaign.cluster.stop(node, Duration::from_secs(60))?;
+        campaign.cluster.start(node)?;
+        campaign.recover()?;
+    }
+    Ok(())
+}

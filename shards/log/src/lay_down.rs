@@ -43,16 +43,27 @@ impl Storage {
         }
     }
 
-    /// Lay-downs at once: few, unless batches wait for theirs or room becomes scarce.
+    /// Lay-downs at once: few, unless somebody waits for them.
     pub(crate) fn lay_downs_max(&mut self) -> usize {
-        let hurried = self.direct_left > 0
+        let max =
+            if self.is_hurried() { self.config.lay_downs_in_flight } else { self.config.lay_downs_unhurried };
+        max.max(1)
+    }
+
+    /// Bytes of a lay-down's write.
+    fn lay_down_write_bytes(&mut self) -> usize {
+        let max = self.config.lay_down_write_bytes;
+        if self.is_hurried() { max } else { max.min(self.config.lay_down_write_bytes_unhurried) }
+    }
+
+    /// Whether somebody waits for lay-downs: batches that are in no journal, a start, a stop, or the next batches, for room.
+    fn is_hurried(&mut self) -> bool {
+        self.direct_left > 0
             || self.phase == Phase::Recovering
             || self.stopping
             || self.is_starved()
             || self.journal.unlaid_span() > self.config.journal_bytes / 4 * 3
-            || self.journal.pinned_bytes() > self.config.tail_bytes / 4 * 3;
-        let max = if hurried { self.config.lay_downs_in_flight } else { self.config.lay_downs_unhurried };
-        max.max(1)
+            || self.journal.pinned_bytes() > self.config.tail_bytes / 4 * 3
     }
 
     fn needs_room(&mut self) -> bool {
@@ -70,7 +81,7 @@ impl Storage {
             return;
         }
         let (written, flushed) = (self.journal.written(), self.journal.flushed());
-        let write_bytes = self.config.lay_down_write_bytes as u64;
+        let write_bytes = self.lay_down_write_bytes() as u64;
         let Some(partition) = self.partition_mut(slot) else {
             self.ready.remove(&slot);
             return;

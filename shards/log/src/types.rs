@@ -39,6 +39,8 @@ pub struct StorageConfig {
     pub lay_down_bytes: usize,
     /// Largest write to a segment, bytes (a larger batch is written in one piece all the same).
     pub lay_down_write_bytes: usize,
+    /// The same while nobody waits for it: the journal's next write waits for what the device has begun (decision 37).
+    pub lay_down_write_bytes_unhurried: usize,
     /// Partitions being laid down at once.
     pub lay_downs_in_flight: usize,
     /// The same while nobody waits for it: what is acknowledged meanwhile shares the device with them.
@@ -82,6 +84,7 @@ impl Default for StorageConfig {
             direct_bytes: 256 << 10,
             lay_down_bytes: 1 << 20,
             lay_down_write_bytes: 4 << 20,
+            lay_down_write_bytes_unhurried: 256 << 10,
             lay_downs_in_flight: 16,
             lay_downs_unhurried: 2,
             checkpoint_partitions: 256,

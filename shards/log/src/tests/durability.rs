@@ -396,3 +396,39 @@ fn few_are_laid_down_at_once_until_room_is_scarce() {
         assert_eq!(world.read_all(slot, 0, 1, 20_000).len(), 1);
     }
 }
+
+#[test]
+fn what_nobody_waits_for_is_laid_down_in_small_writes() {
+    let config = StorageConfig { lay_down_write_bytes_unhurried: 8 << 10, ..small() };
+    let mut world = World::new(config);
+    let slot = world.open(0);
+    world.settle();
+    for round in 0..14 {
+        world.append(slot, batch(1, 2_000, round));
+    }
+    let largest = |world: &World| {
+        let lay = |effect: &DiskEffect| match effect {
+            DiskEffect::SegmentLay { parts, .. } => parts.iter().map(Bytes::len).sum(),
+            _ => 0,
+        };
+        world.disk.pending.iter().map(lay).max().unwrap_or_default()
+    };
+    let work = |world: &mut World| {
+        let mut peak = 0;
+        world.turn();
+        while !world.disk.pending.is_empty() {
+            peak = peak.max(largest(world));
+            world.step(0);
+            world.turn();
+        }
+        peak
+    };
+    let peak = work(&mut world);
+    assert!((8 << 10..=12 << 10).contains(&peak), "{peak} bytes at once: 8 KiB and the block they begin in");
+    for round in 14..21 {
+        world.append(slot, batch(1, 2_000, round));
+    }
+    world.storage.clean_stop();
+    let peak = work(&mut world);
+    assert!(peak > 12 << 10, "{peak} bytes at once at the end");
+}

@@ -237,7 +237,8 @@ impl Partition {
             // Elected in this very life: what an earlier one had may be gone.
             Some(leader) if leader == me.replica && state.isr.contains(&me) => {
                 if new_epoch || !led {
-                    let leader = Leader::new(state, me, predecessor_gone, turn);
+                    let mut leader = Leader::new(state, me, predecessor_gone, turn);
+                    leader.know_full(r.full_leader());
                     self.resign_if(led, turn);
                     self.set_role(Role::Leader(leader));
                 }
@@ -378,6 +379,14 @@ impl Partition {
 }
 
 impl Replicated {
+    /// The leader that is followed, if it has said that its disk is full.
+    fn full_leader(&self) -> Option<Replica> {
+        match &self.role {
+            Role::Follower(follower) => follower.full_leader(),
+            _ => None,
+        }
+    }
+
     #[cfg(any(test, feature = "sabotage"))]
     fn sabotaged(&self, fault: crate::sabotage::Sabotage) -> bool {
         self.settings.sabotage == Some(fault)

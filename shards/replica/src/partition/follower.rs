@@ -23,6 +23,8 @@ pub(super) struct Follower {
     log_start: Offset,
     /// The leader was told last that there is no room (true), or that there is again; none = it believes that there is.
     full: Option<bool>,
+    /// The leader has said that its own disk is full.
+    leader_full: bool,
 }
 
 impl Follower {
@@ -32,6 +34,18 @@ impl Follower {
 
     pub(super) fn matched(&self) -> bool {
         self.matched
+    }
+
+    /// A replica says whether its disk is full: the leader's word is kept for whoever leads next.
+    pub(super) fn note_space(&mut self, from: Replica, full: bool) {
+        if from == self.leader {
+            self.leader_full = full;
+        }
+    }
+
+    /// The leader, if it has said that its disk is full.
+    pub(super) fn full_leader(&self) -> Option<Replica> {
+        self.leader_full.then_some(self.leader)
     }
 
     /// See [`Partition::forget_history`].
@@ -61,8 +75,8 @@ impl Partition {
         }
         let (heard_ns, acked) = (turn.now_ns, (Offset(-1), Offset(-1), Offset(-1)));
         let log_start = Offset(0);
-        let follower =
-            Follower { leader, matched: false, joining: None, heard_ns, acked, log_start, full: None };
+        let (matched, joining, full, leader_full) = (false, None, None, false);
+        let follower = Follower { leader, matched, joining, heard_ns, acked, log_start, full, leader_full };
         self.set_role(Role::Follower(follower));
         let old_way = self.replicated.as_ref().is_some_and(|r| r.sabotaged(Sabotage::CutToHighWatermark));
         if old_way && self.high_watermark < turn.ends.end {

@@ -56,6 +56,13 @@ impl Leader {
         }
     }
 
+    /// Whoever led before has said that its disk is full.
+    pub(super) fn know_full(&mut self, before: Option<Replica>) {
+        if let Some(remote) = before.and_then(|replica| self.remote(replica)) {
+            remote.full = true;
+        }
+    }
+
     pub(super) fn role(&self) -> RoleKind {
         match self.phase {
             Phase::Activating => RoleKind::Activating,

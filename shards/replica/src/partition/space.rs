@@ -1,5 +1,7 @@
 //! A replica whose disk is full: it leads no more where another one can, and nothing waits for it where enough others are in
-//! sync (in Kafka its log directory fails, with the same end). It comes back by itself when there is room again.
+//! sync (in Kafka its log directory fails, with the same end). It comes back by itself when there is room again. Its metadata may
+//! stand still meanwhile, as their log is on the same disk: then it never follows in an epoch that begins after it became full. So
+//! a leader says that it is full while it leads, and whoever leads next knows it without having heard from it.
 
 use pelton_model::{LeaderEpoch, Replica};
 
@@ -18,13 +20,25 @@ impl Partition {
         let Some(r) = &mut self.replicated else { return };
         r.full = full;
         match &r.role {
-            Role::Leader(_) => self.hand_over_if_full(turn),
+            Role::Leader(_) => {
+                self.tell_space(turn);
+                self.hand_over_if_full(turn);
+            }
             Role::Follower(_) => self.acknowledge(false, turn),
             Role::Idle | Role::Faulted => {}
         }
     }
 
-    /// A follower says whether it has room.
+    /// As the leader: followers hear whether it has room, as one of them leads next.
+    fn tell_space(&self, turn: &mut Turn) {
+        let Some(r) = &self.replicated else { return };
+        let Role::Leader(leader) = &r.role else { return };
+        for remote in &leader.remotes {
+            turn.send(remote.replica, Body::Space { replica_epoch: r.me.epoch, full: r.full });
+        }
+    }
+
+    /// A follower says whether it has room, or the leader does.
     pub(super) fn handle_space_of(
         &mut self,
         from: Replica,
@@ -36,10 +50,15 @@ impl Partition {
         if leader_epoch != self.leader_epoch {
             return;
         }
-        let remote = self.leader_mut().and_then(|leader| leader.remote(from));
-        if let Some(remote) = remote.filter(|remote| remote.epoch == Some(replica_epoch)) {
-            remote.full = full;
-            self.tick_isr(turn);
+        match self.role_mut() {
+            Some(Role::Leader(leader)) => {
+                if let Some(remote) = leader.remote(from).filter(|it| it.epoch == Some(replica_epoch)) {
+                    remote.full = full;
+                    self.tick_isr(turn);
+                }
+            }
+            Some(Role::Follower(follower)) => follower.note_space(from, full),
+            _ => {}
         }
     }
 
@@ -53,7 +72,10 @@ impl Partition {
             _ => None,
         };
         if let (Some(target), Role::Leader(leader)) = (target, &mut r.role) {
-            leader.tried_ns = Some(turn.now_ns);
+            // Whoever has joined since it became full has not heard.
+            if leader.tried_ns.replace(turn.now_ns).is_some() {
+                self.tell_space(turn);
+            }
             self.handle_transfer(target, turn);
         }
     }

@@ -41,10 +41,56 @@ fn a_full_leader_hands_over_to_one_in_sync_that_has_room() {
     assert!(effects.iter().any(to), "{effects:?}");
 }
 
+/// What a leader says of its own disk, to whom.
+fn told(effects: &[Effect]) -> Vec<(i32, bool)> {
+    let said = effects.iter().filter_map(|effect| match effect {
+        Effect::Send { to, body: Body::Space { replica_epoch, full } }
+            if *replica_epoch == member(0).epoch =>
+        {
+            Some((to.node.0, *full))
+        }
+        _ => None,
+    });
+    said.collect()
+}
+
+#[test]
+fn a_full_leader_says_so_before_it_hands_over() {
+    let mut partition = partition(&state(0, 1, 1, &[0, 1, 2]), true);
+    acknowledge_to(&mut partition, Offset(10));
+    let effects = fill(&mut partition, true);
+    let (one, two) = (replica(1).node.0, replica(2).node.0);
+    assert_eq!(told(&effects), [(one, true), (two, true)]);
+    let at = |wanted: fn(&Effect) -> bool| effects.iter().position(wanted).unwrap();
+    let told = at(|effect| matches!(effect, Effect::Send { body: Body::Space { .. }, .. }));
+    assert!(told < at(|effect| matches!(effect, Effect::Release { .. })), "{effects:?}");
+}
+
+/// Node 0 follows node 1, which says whether its disk is full; then node 0 leads.
+fn follows_then_leads(full: &[bool], epoch: i32, isr: &[usize]) -> (Partition, Vec<Effect>) {
+    let mut partition = partition(&state(1, 1, 1, &[0, 1, 2]), true);
+    full.iter().for_each(|full| drop(say(&mut partition, 1, *full)));
+    with(&mut partition, |partition, turn| partition.handle_metadata(&state(0, epoch, 2, isr), true, turn));
+    let effects = with(&mut partition, |partition, turn| partition.handle_tick(turn)).1;
+    (partition, effects)
+}
+
+#[test]
+fn who_led_with_a_full_disk_is_not_waited_for_by_the_next_leader() {
+    let (partition, effects) = follows_then_leads(&[true], 2, &[0, 1, 2]);
+    assert_eq!(proposed(&effects), nodes(&[0, 2]));
+    assert_eq!(partition.role(), RoleKind::Active);
+    let (_, effects) = follows_then_leads(&[true, false], 2, &[0, 1, 2]);
+    assert_eq!(proposed(&effects), None, "it has room again");
+    let (_, effects) = follows_then_leads(&[true], 2, &[0, 1]);
+    assert_eq!(proposed(&effects), None, "too few would be left");
+}
+
 #[test]
 fn a_full_leader_goes_on_while_nobody_can_take_over_and_hands_over_as_soon_as_somebody_can() {
     let mut partition = partition(&state(0, 1, 1, &[0, 1, 2]), true);
-    assert!(fill(&mut partition, true).is_empty());
+    let effects = fill(&mut partition, true);
+    assert_eq!(told(&effects).len(), effects.len(), "{effects:?}");
     assert_eq!((partition.role(), partition.deadline_ns().filter(|due| *due == 0)), (RoleKind::Active, None));
     acknowledge_to(&mut partition, Offset(10));
     assert_eq!(partition.deadline_ns(), Some(0));

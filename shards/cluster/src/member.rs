@@ -3,6 +3,8 @@
 
 mod members;
 mod seen;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -91,6 +93,12 @@ enum Origin {
 /// The token of this node's own registration.
 const REGISTER: Token = u64::MAX;
 
+/// For so long a disk may only be slower than others', nanoseconds.
+const SLOW_NS: u64 = 50_000_000;
+/// With a full disk, and metadata that the others have committed and this node has not on its own disk for so long, it asks for no
+/// lease, nanoseconds.
+const STANDS_STILL_NS: u64 = 500_000_000;
+
 /// One node's part.
 pub struct Member {
     config: MemberConfig,
@@ -121,6 +129,8 @@ pub struct Member {
     performing: bool,
     /// The node stops: it asks for no lease and no registration any more.
     leaving: bool,
+    /// The disk is full, and the metadata stand still since then, nanoseconds.
+    still_since_ns: Option<u64>,
 }
 
 impl Member {
@@ -153,6 +163,7 @@ impl Member {
             due: VecDeque::new(),
             performing: false,
             leaving: false,
+            still_since_ns: None,
         })
     }
 
@@ -222,7 +233,8 @@ impl Member {
         if self.waits.keys().any(waits) || self.wait_floor > released {
             self.keeper.hurry();
         }
-        if self.leaving {
+        let stands_still = self.still_since_ns.is_some_and(|since| now_ns >= since + STANDS_STILL_NS);
+        if self.leaving || stands_still {
             return;
         }
         if self.keeper.epoch().is_none() {

@@ -471,6 +471,13 @@ impl Quorum {
         self.drain(out);
     }
 
+    /// The others have committed what this member's own disk does not have yet. What is not there it does not apply, so one that
+    /// leads decides nothing meanwhile.
+    pub fn is_behind_on_disk(&self) -> bool {
+        let log = &self.raw.raft.raft_log;
+        log.persisted < log.committed
+    }
+
     /// Stands for election at once; for the only voter, and for tests.
     pub fn campaign(&mut self, out: &mut Vec<QuorumEffect>) {
         let log = &self.raw.raft.raft_log;

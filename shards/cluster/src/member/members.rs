@@ -2,7 +2,7 @@
 
 use pelton_model::NodeId;
 
-use super::{Member, MemberEffect};
+use super::{Member, MemberEffect, SLOW_NS};
 use crate::quorum::{MemberChange, ProposeError, Role};
 
 impl Member {
@@ -25,6 +25,41 @@ impl Member {
         if !matches!(self.quorum.role(), Role::Leader { .. }) {
             return false;
         }
+        let Some(heir) = self.heir(0) else { return false };
+        let mut effects = Vec::new();
+        self.quorum.transfer_leadership(heir, &mut effects);
+        self.perform(now_ns, effects, out);
+        matches!(self.quorum.role(), Role::Leader { .. })
+    }
+
+    /// The disk of this node is full; say so each turn while it is. Its log of the metadata may stand still meanwhile, though
+    /// others commit. Then a voter that has everything leads the quorum instead, as this node can decide nothing. And after a
+    /// while it asks for no lease: it does not hear what becomes of what it leads, and what it hands over of a state that is no
+    /// more is refused. Where no majority goes on without it, nothing happens.
+    pub fn note_full(&mut self, now_ns: u64, out: &mut Vec<MemberEffect>) {
+        if !self.quorum.is_behind_on_disk() {
+            self.still_since_ns = None;
+            return;
+        }
+        let since_ns = *self.still_since_ns.get_or_insert(now_ns);
+        let leads = matches!(self.quorum.role(), Role::Leader { .. });
+        if !leads || now_ns < since_ns.saturating_add(SLOW_NS) {
+            return;
+        }
+        if let Some(heir) = self.heir(self.quorum.committed()) {
+            let mut effects = Vec::new();
+            self.quorum.transfer_leadership(heir, &mut effects);
+            self.perform(now_ns, effects, out);
+        }
+    }
+
+    /// The disk of this node has room.
+    pub fn note_room(&mut self) {
+        self.still_since_ns = None;
+    }
+
+    /// The voter that would lead best after this one, if its log reaches `least`.
+    fn heir(&self, least: u64) -> Option<NodeId> {
         let willing = |node: NodeId| {
             let known = self.image.node(node);
             node != self.node() && known.is_some_and(|known| !known.fenced && !known.draining)
@@ -32,13 +67,9 @@ impl Member {
         let members = self.quorum.members();
         let heir = members
             .iter()
-            .filter(|member| member.voter && willing(member.node))
+            .filter(|member| member.voter && member.matched >= least && willing(member.node))
             .max_by_key(|member| (member.matched, std::cmp::Reverse(member.node)));
-        let Some(heir) = heir else { return false };
-        let mut effects = Vec::new();
-        self.quorum.transfer_leadership(heir.node, &mut effects);
-        self.perform(now_ns, effects, out);
-        matches!(self.quorum.role(), Role::Leader { .. })
+        heir.map(|heir| heir.node)
     }
 
     /// No shard of this node serves any more. It stays a member of the quorum until the process ends, and asks for no lease.

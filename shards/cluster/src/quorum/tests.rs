@@ -29,6 +29,8 @@ struct World {
     loss: u64,
     /// Disks finish a write once in so many chances.
     slow: u64,
+    /// The disk of this node finishes none.
+    stuck: Option<i32>,
     leaders: BTreeMap<u64, i32>,
     committed: BTreeMap<u64, (u64, Bytes)>,
     sabotage: QuorumSabotage,
@@ -69,6 +71,7 @@ impl World {
             lives: 0,
             loss: 0,
             slow: 1,
+            stuck: None,
             leaders: BTreeMap::new(),
             committed: BTreeMap::new(),
             sabotage: QuorumSabotage::default(),
@@ -163,7 +166,7 @@ impl World {
         match self.prng.below(10) {
             0 => self.run(id, |quorum, out| quorum.tick(out)),
             1 | 2 => {
-                let done = self.prng.one_in(self.slow);
+                let done = self.prng.one_in(self.slow) && self.stuck != Some(id);
                 let node = self.nodes.get_mut(&id).unwrap();
                 if done && let Some((number, records)) = node.written.pop_front() {
                     node.stable.extend(records);
@@ -381,6 +384,37 @@ fn a_leader_that_goes_lets_one_member_stand_until_an_election_has_had_its_time()
     }
     world.run(leader, |quorum, out| quorum.transfer_leadership(NodeId(others[1]), out));
     assert_eq!(stands(&world), others[1..]);
+}
+
+#[test]
+fn a_leader_whose_disk_stands_still_decides_nothing_until_another_leads() {
+    let mut world = World::new(&[0, 1, 2], &[], 6);
+    world.steps(20_000);
+    let leader = world.leader().unwrap();
+    let is_behind = |world: &World| world.nodes[&leader].quorum.as_ref().unwrap().is_behind_on_disk();
+    world.settle();
+    assert!(!is_behind(&world));
+    world.stuck = Some(leader);
+    assert!(world.propose(vec![1]));
+    world.steps(2_000);
+    // The others have it, and the one that is to decide what comes next has not.
+    let heir = (leader + 1) % 3;
+    assert!(is_behind(&world) && world.leader() == Some(leader));
+    let image = |world: &World, id: i32| world.nodes[&id].image.last().cloned();
+    assert_eq!(image(&world, heir), Some(Bytes::from_static(&[1])));
+    assert_ne!(image(&world, leader), image(&world, heir));
+    let matched = world.nodes[&leader].quorum.as_ref().unwrap().members();
+    assert!(matched.iter().any(|member| member.node == NodeId(heir) && member.matched > 0), "{matched:?}");
+    world.run(leader, |quorum, out| quorum.transfer_leadership(NodeId(heir), out));
+    world.steps(2_000);
+    assert_eq!(world.leader(), Some(heir));
+    assert!(world.propose(vec![2]));
+    world.steps(2_000);
+    assert_eq!(image(&world, heir), Some(Bytes::from_static(&[2])));
+    assert_ne!(image(&world, leader), image(&world, heir), "its disk still stands still");
+    world.stuck = None;
+    world.settle();
+    assert_eq!(image(&world, leader), image(&world, heir));
 }
 
 #[test]

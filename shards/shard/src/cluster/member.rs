@@ -25,12 +25,16 @@ use crate::message::ShardMessage;
 /// An answer that has not come after this is not waited for any more, nanoseconds.
 const FORGET_NS: u64 = 30_000_000_000;
 
+/// What a shard wants of the controller and nobody was it is asked again with each tick for so long, nanoseconds; then whoever wants
+/// it has said it again.
+const REPEAT_NS: u64 = 400_000_000;
+
 /// What waits for an answer of the controller.
 pub(super) enum Asked {
-    /// Changes of ISRs: which shard wants which, building on which state.
-    Isr(Vec<(ShardId, PartitionKey, PartitionEpoch)>),
-    /// A leadership handed over in this state of the partition.
-    HandedOver(PartitionKey, PartitionEpoch),
+    /// Changes of ISRs: which shard wants which.
+    Isr(Vec<(ShardId, IsrChange)>),
+    /// A leadership handed over in this state of the partition, to whom.
+    HandedOver(PartitionKey, PartitionEpoch, Replica),
     /// A change of metadata for a client.
     Plan(super::control::Planning),
     /// That this node has stopped serving.
@@ -56,6 +60,8 @@ pub(super) struct MemberSeat {
     follows: Vec<u64>,
     pub(super) asked: BTreeMap<Token, (u64, Asked)>,
     next_token: Token,
+    /// What was asked of a node that was not, or is no longer, the controller, and when first.
+    unheard: Vec<(u64, Asked)>,
     /// ISRs that shards want, since the last turn.
     proposals: Vec<(ShardId, IsrChange)>,
     /// Whether the other shards work, and what they know of the lease.
@@ -116,6 +122,7 @@ impl MemberSeat {
             follows,
             asked: BTreeMap::new(),
             next_token: 0,
+            unheard: Vec::new(),
             proposals: Vec::new(),
             pulses: Pulses::new(broker.shards, config.lease.ttl_ns()),
             answered: Vec::new(),
@@ -307,6 +314,27 @@ impl Shard {
         self.with_member(now, out, |member, now_ns, effects| member.advance(now_ns, effects));
         self.attest_shards(now, out);
         self.ask_again(now, out);
+        self.repeat_unheard(now, out);
+    }
+
+    /// The controller may be another by now.
+    fn repeat_unheard(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let node = self.config.node_id;
+        let Some(seat) = self.seat_mut() else { return };
+        let Some(asker) = seat.asker(node) else { return };
+        for (at, asked) in std::mem::take(&mut seat.unheard) {
+            let ask = match &asked {
+                Asked::Isr(changes) => {
+                    let changes = changes.iter().map(|(_, change)| change.clone()).collect();
+                    Ask::AlterIsr { asker, changes }
+                }
+                Asked::HandedOver(key, partition_epoch, to) => {
+                    Ask::HandedOver { asker, key: *key, partition_epoch: *partition_epoch, to: *to }
+                }
+                _ => continue,
+            };
+            self.ask_since(now, at, asked, ask, out);
+        }
     }
 
     /// Ends a turn: the member starts when the log is ready, and what shards want of the controller is asked at once.
@@ -331,6 +359,11 @@ impl Shard {
             self.ask_isr(now, std::mem::replace(&mut proposals, rest), out);
         }
         self.go_on_leaving(now, out);
+        if self.storage.is_full() {
+            self.with_member(now, out, |member, now_ns, effects| member.note_full(now_ns, effects));
+        } else if let Some(seat) = self.seat_mut() {
+            seat.member.note_room();
+        }
         // Replies of the log may have come without an event of the member's.
         self.perform_member(now, out);
     }
@@ -338,10 +371,8 @@ impl Shard {
     fn ask_isr(&mut self, now: Now, proposals: Vec<(ShardId, IsrChange)>, out: &mut Vec<Effect>) {
         let node = self.config.node_id;
         let Some(asker) = self.seat_mut().and_then(|seat| seat.asker(node)) else { return };
-        let asked = proposals.iter().map(|(shard, change)| (*shard, change.key, change.partition_epoch));
-        let asked = Asked::Isr(asked.collect());
-        let changes = proposals.into_iter().map(|(_, change)| change).collect();
-        self.ask_member(now, asked, Ask::AlterIsr { asker, changes }, out);
+        let changes = proposals.iter().map(|(_, change)| change.clone()).collect();
+        self.ask_member(now, Asked::Isr(proposals), Ask::AlterIsr { asker, changes }, out);
     }
 
     /// This node is the controller: begins what a request wants. What became of it the metadata and the quorum say.
@@ -357,18 +388,31 @@ impl Shard {
     }
 
     pub(super) fn ask_member(&mut self, now: Now, asked: Asked, ask: Ask, out: &mut Vec<Effect>) {
+        self.ask_since(now, now.monotonic_ns, asked, ask, out);
+    }
+
+    /// Asks what was asked first at `at_ns`.
+    fn ask_since(&mut self, now: Now, at_ns: u64, asked: Asked, ask: Ask, out: &mut Vec<Effect>) {
         let Some(seat) = self.seat_mut() else { return };
         seat.next_token += 1;
         let token = seat.next_token;
-        seat.asked.insert(token, (now.monotonic_ns, asked));
+        seat.asked.insert(token, (at_ns, asked));
         self.with_member(now, out, |member, now_ns, effects| member.ask(now_ns, token, ask, effects));
     }
 
     fn handle_controller_answer(&mut self, now: Now, token: Token, answer: Answer, out: &mut Vec<Effect>) {
-        let Some((_, asked)) = self.seat_mut().and_then(|seat| seat.asked.remove(&token)) else { return };
+        let Some((at_ns, asked)) = self.seat_mut().and_then(|seat| seat.asked.remove(&token)) else { return };
         match (asked, answer) {
+            (asked @ (Asked::Isr(_) | Asked::HandedOver(..)), Answer::NotController) => {
+                if now.monotonic_ns < at_ns.saturating_add(REPEAT_NS)
+                    && let Some(seat) = self.seat_mut()
+                {
+                    seat.unheard.push((at_ns, asked));
+                }
+            }
             (Asked::Isr(asked), Answer::Isr(results)) => {
-                for ((shard, key, partition_epoch), result) in asked.into_iter().zip(results) {
+                for ((shard, change), result) in asked.into_iter().zip(results) {
+                    let (key, partition_epoch) = (change.key, change.partition_epoch);
                     // The partition has moved on, perhaps by an earlier copy of this very request: the metadata will say.
                     let moved = [IsrRefusal::InvalidUpdateVersion, IsrRefusal::FencedLeaderEpoch];
                     if result.is_err_and(|why| !moved.contains(&why)) {
@@ -379,7 +423,7 @@ impl Shard {
             }
             (Asked::Plan(planning), answer) => self.handle_planned(now, planning, answer, out),
             // Nothing came of it: the leader goes on, once the partition epoch has moved.
-            (Asked::HandedOver(key, partition_epoch), Answer::Refused(_)) => {
+            (Asked::HandedOver(key, partition_epoch, _), Answer::Refused(_)) => {
                 let node = self.config.node_id;
                 let Some(asker) = self.seat_mut().and_then(|seat| seat.asker(node)) else { return };
                 let ask = Ask::Reclaim { asker, key, partition_epoch };
@@ -434,7 +478,7 @@ impl Shard {
             ShardMessage::HandOver { key, partition_epoch, to } => {
                 let Some(asker) = self.seat_mut().and_then(|seat| seat.asker(node)) else { return };
                 let ask = Ask::HandedOver { asker, key, partition_epoch, to };
-                self.ask_member(now, Asked::HandedOver(key, partition_epoch), ask, out);
+                self.ask_member(now, Asked::HandedOver(key, partition_epoch, to), ask, out);
             }
             ShardMessage::StopServing => self.stop_serving(now, out),
             ShardMessage::ShardFailed => {

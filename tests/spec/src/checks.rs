@@ -3,6 +3,7 @@
 use pelton_model::LeaderEpoch;
 use stateright::Property;
 
+use crate::guard::Guard;
 use crate::model::Model;
 use crate::state::{N, Node, State, Wrong, epoch_of, replica};
 
@@ -42,7 +43,10 @@ pub fn properties(lying: bool) -> Vec<Property<Model>> {
         Property::always("R3 no replica gives up", |_: &Model, s: &State| s.wrong != Some(Wrong::Faulted)),
         Property::always("R8 who says the latest offset knows it", |model: &Model, s: &State| {
             s.nodes.iter().filter(|node| node.up).all(|node| {
-                let latest = node.machine.check_latest(0, model.lease(node));
+                let latest = match model.has(Guard::LatestWaits) {
+                    true => node.machine.check_latest(0, model.lease(node)),
+                    false => node.machine.check_read(0, model.lease(node)),
+                };
                 latest.is_err() || node.high_watermark() >= s.committed.len()
             })
         }),
@@ -54,8 +58,8 @@ pub fn properties(lying: bool) -> Vec<Property<Model>> {
             !moves || s.committed.iter().any(|rec| LeaderEpoch(rec.epoch) > LeaderEpoch(1))
         }),
         Property::sometimes("a restarted replica is in sync again", |model: &Model, s: &State| {
-            let again = |at: usize| s.nodes[at].life > 1 && in_sync(s, at);
-            model.budget.crashes == 0 || ((0..N).any(again) && (0..N).all(|at| in_sync(s, at)))
+            let crashed = s.left.crashes < model.budget.crashes;
+            model.budget.crashes == 0 || (crashed && (0..N).all(|at| in_sync(s, at)))
         }),
     ]
 }

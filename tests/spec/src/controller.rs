@@ -130,7 +130,7 @@ impl Model {
         }
     }
 
-    /// A proposal arrives (R9, R10).
+    /// A proposal arrives (R9, R10). A refusal comes at once, or never where the proposal does not.
     pub fn decide(&self, s: &mut State, proposal: &Proposal) {
         let sabotage = IsrSabotage {
             no_compare: !self.has(Guard::CompareAndSet),
@@ -144,6 +144,14 @@ impl Model {
             partition_epoch: wish.partition_epoch,
             isr: wish.isr.clone(),
         };
-        self.settle(s, true, |scene, old| isr::change(scene, old, asker, &change, sabotage).ok());
+        let mut refused = false;
+        self.settle(s, true, |scene, old| {
+            let decided = isr::change(scene, old, asker, &change, sabotage);
+            refused = decided.is_err();
+            decided.ok()
+        });
+        if refused {
+            self.refuse(s, proposal);
+        }
     }
 }

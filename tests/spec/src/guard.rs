@@ -27,6 +27,10 @@ pub enum Guard {
     SuspectLeavesElr,
     /// A change of leader of which the former one knows nothing waits for it (L7).
     ReleaseBeforeUse,
+    /// Whoever was in sync counts until the controller has decided that it no longer is (R9).
+    ShrinkDecided,
+    /// A leader says no latest offset before it knows all that was committed (R8).
+    LatestWaits,
 }
 
 /// All there are, each with what it takes to show.
@@ -45,6 +49,8 @@ pub fn all() -> Vec<(Guard, Model)> {
         Guard::RegisteredLives,
         Guard::SuspectLeavesElr,
         Guard::ReleaseBeforeUse,
+        Guard::ShrinkDecided,
+        Guard::LatestWaits,
     ];
     replica.map(Guard::Replica).chain(model).map(|guard| (guard, without(guard))).collect()
 }
@@ -52,8 +58,15 @@ pub fn all() -> Vec<(Guard, Model)> {
 /// A small model in which the lack of this guard shows.
 fn without(guard: Guard) -> Model {
     let budget = Budget { values: 1, ..Budget::default() };
-    let mut model =
-        Model { without: Some(guard), sync: true, lying: false, out: false, merged: true, budget };
+    let mut model = Model {
+        without: Some(guard),
+        sync: true,
+        lying: false,
+        out: false,
+        merged: true,
+        symmetric: false,
+        budget,
+    };
     let budget = &mut model.budget;
     match guard {
         Guard::Replica(fault) => match fault {
@@ -85,7 +98,8 @@ fn without(guard: Guard) -> Model {
         Guard::SuspectLeavesElr => {
             (model.sync, model.out, budget.crashes, budget.lossy) = (false, true, 1, 1);
         }
-        Guard::ReleaseBeforeUse => budget.moves = 1,
+        Guard::ReleaseBeforeUse | Guard::LatestWaits => budget.moves = 1,
+        Guard::ShrinkDecided => budget.shrinks = 1,
     }
     model
 }

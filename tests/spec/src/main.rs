@@ -1,7 +1,7 @@
 //! `pelton-spec`: all states of one partition's replicas, controller and leases within bounds, with the production code in
 //! each replica and at the controller; then with each guard left out, until something breaks.
 //!
-//! `[--size small|full] [--only NAME] [--budget V,C,L,F,S,M,C] [--steps-max N] [--threads N] [--steps]`. Prints
+//! `[--size small|full] [--only NAME] [--budget V,C,L,F,S,M,C,F] [--steps-max N] [--steps]`. Prints
 //! `N passed, N failed`.
 
 mod canon;
@@ -9,20 +9,24 @@ mod checks;
 mod controller;
 mod guard;
 mod model;
+mod numbers;
 mod part;
 mod replica;
 #[cfg(test)]
 mod same;
+mod search;
 #[path = "../../sim/src/seeds.rs"]
 mod seeds;
 mod state;
+mod symmetry;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use stateright::{Checker, HasDiscoveries, Model as _};
+use stateright::{Model as _, Property};
 
 use guard::Guard;
 use model::Model;
+use search::Search;
 use seeds::{Arguments, Tally};
 use state::Budget;
 
@@ -31,13 +35,12 @@ const STEPS_MAX: usize = 12_000_000;
 /// The same of `--size full`.
 const FULL_STEPS_MAX: usize = 1_000_000_000;
 
-/// A long search says so often how far it is.
-const SAY: Duration = Duration::from_secs(30);
-
 /// What is searched, to the end.
 fn whole(full: bool) -> Vec<(&'static str, Model)> {
-    let budget = Budget { values: 2, crashes: 1, lossy: 1, fences: 1, shrinks: 1, moves: 0, copies: 0 };
-    let model = Model { without: None, sync: true, lying: false, out: false, merged: true, budget };
+    let budget =
+        Budget { values: 2, crashes: 1, lossy: 1, fences: 1, shrinks: 1, moves: 0, copies: 0, fills: 0 };
+    let model =
+        Model { without: None, sync: true, lying: false, out: false, merged: true, symmetric: true, budget };
     let small = |budget| Model { budget, ..model.clone() };
     if full {
         return vec![
@@ -59,80 +62,58 @@ fn whole(full: bool) -> Vec<(&'static str, Model)> {
         ("moves", small(Budget { moves: 2, ..two })),
         ("shrink and expand", Model { out: true, ..small(Budget { shrinks: 1, copies: 1, ..two }) }),
         ("lying disks", lying),
+        ("full disk", small(Budget { fills: 1, fences: 1, ..one })),
     ]
 }
 
-fn exhaust(name: &str, model: Model, threads: usize, steps_max: usize) -> Result<(), String> {
+fn exhaust(name: &str, model: &Model, steps_max: usize) -> Result<(), String> {
     let began = Instant::now();
-    let builder = model.checker().threads(threads).target_state_count(steps_max);
-    let checker = builder.spawn_bfs();
-    let mut said = Instant::now();
-    while !checker.is_done() {
-        std::thread::sleep(Duration::from_millis(20));
-        if said.elapsed() > SAY {
-            said = Instant::now();
-            let (states, depth) = (checker.unique_state_count(), checker.max_depth());
-            println!("  {name}: {states} states so far, depth {depth}, {} s", began.elapsed().as_secs());
-        }
-    }
-    let checker = checker.join();
-    let seconds = began.elapsed();
+    let search = Search::run(name, model, steps_max);
     println!(
         "{name}: {} states, {} steps tried, depth {}, {:.1} s, {} properties",
-        checker.unique_state_count(),
-        checker.state_count(),
-        checker.max_depth(),
-        seconds.as_secs_f64(),
-        checker.model().properties().len()
+        search.states(),
+        search.steps,
+        search.depth,
+        began.elapsed().as_secs_f64(),
+        model.properties().len()
     );
-    let (must_not, should): (Vec<_>, Vec<_>) =
-        checker.model().properties().into_iter().partition(|it| it.expectation.discovery_is_failure());
-    for property in must_not {
-        if let Some(path) = checker.discovery(property.name) {
-            return Err(format!("{}: {:?}", property.name, path.into_actions()));
-        }
+    if let Some((property, path)) = search.violated {
+        return Err(format!("{property}: {path:?}"));
     }
-    if checker.state_count() >= steps_max {
+    if search.given_up {
         return Err(format!("not all states are visited after {steps_max} steps"));
     }
-    match should.into_iter().find(|property| checker.discovery(property.name).is_none()) {
+    let sometimes = |property: &Property<Model>| !property.expectation.discovery_is_failure();
+    match model.properties().into_iter().filter(sometimes).find(|it| !search.met.contains(&it.name)) {
         Some(property) => Err(format!("{} is never so", property.name)),
         None => Ok(()),
     }
 }
 
-/// One thread: only then is the first counterexample one of the shortest.
-fn breaks(guard: Guard, model: Model, steps_max: usize, steps: bool) -> Result<(), String> {
+/// The counterexample is one of the shortest.
+fn breaks(guard: Guard, model: &Model, steps_max: usize, steps: bool) -> Result<(), String> {
     let began = Instant::now();
-    let builder = model.checker().target_state_count(steps_max);
-    let checker = builder.finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-    let (states, seconds) = (checker.unique_state_count(), began.elapsed().as_secs_f64());
-    for property in checker.model().properties() {
-        if property.expectation.discovery_is_failure()
-            && let Some(path) = checker.discovery(property.name)
-        {
-            let actions = path.into_actions();
-            let (length, name) = (actions.len(), property.name);
-            println!("without {guard:?}: {length} steps, {states} states, {seconds:.1} s: {name}");
-            if steps {
-                println!("  {actions:?}");
-            }
-            return Ok(());
-        }
+    let search = Search::run(&format!("without {guard:?}"), model, steps_max);
+    let (states, seconds) = (search.states(), began.elapsed().as_secs_f64());
+    let Some((property, path)) = search.violated else {
+        return Err(format!("nothing breaks in {states} states, {seconds:.1} s"));
+    };
+    println!("without {guard:?}: {} steps, {states} states, {seconds:.1} s: {property}", path.len());
+    if steps {
+        println!("  {path:?}");
     }
-    Err(format!("nothing breaks in {states} states, {seconds:.1} s"))
+    Ok(())
 }
 
 /// `--budget`: another one than the model has by itself, its fields in order.
 fn budget(text: &str) -> Option<Budget> {
     let fields: Vec<u8> = text.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
-    let [values, crashes, lossy, fences, shrinks, moves, copies] = fields.try_into().ok()?;
-    Some(Budget { values, crashes, lossy, fences, shrinks, moves, copies })
+    let [values, crashes, lossy, fences, shrinks, moves, copies, fills] = fields.try_into().ok()?;
+    Some(Budget { values, crashes, lossy, fences, shrinks, moves, copies, fills })
 }
 
 fn main() {
     let (arguments, mut tally) = (Arguments::read(), Tally::default());
-    let threads = arguments.number("--threads").map_or(1, |threads| threads as usize);
     let only = arguments.value("--only");
     let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
     let full = arguments.value("--size") == Some("full");
@@ -141,7 +122,7 @@ fn main() {
     let given = arguments.value("--budget").map(|text| {
         budget(text).unwrap_or_else(|| {
             eprintln!(
-                "--budget wants values,crashes,lossy,fences,shrinks,moves,copies as numbers, not {text:?}"
+                "--budget wants values,crashes,lossy,fences,shrinks,moves,copies,fills as numbers, not {text:?}"
             );
             std::process::exit(2);
         })
@@ -149,13 +130,13 @@ fn main() {
     let within = |model: Model| Model { budget: given.unwrap_or(model.budget), ..model };
     for (name, model) in whole(full) {
         if wanted(name) {
-            tally.count(name, exhaust(name, within(model), threads, steps_max));
+            tally.count(name, exhaust(name, &within(model), steps_max));
         }
     }
     for (guard, model) in guard::all() {
         let name = format!("{guard:?}");
         if wanted(&name) {
-            let broken = breaks(guard, within(model), steps_max, arguments.has("--steps"));
+            let broken = breaks(guard, &within(model), steps_max, arguments.has("--steps"));
             tally.count(&format!("without {name}"), broken);
         }
     }

@@ -22,6 +22,8 @@ pub struct Model {
     pub out: bool,
     /// States that differ in their history only are one (`canon.rs`).
     pub merged: bool,
+    /// Also those that differ in the names of replicas only (`symmetry.rs`); steps then name replicas as they are in each state.
+    pub symmetric: bool,
     /// What may happen.
     pub budget: Budget,
 }
@@ -37,8 +39,14 @@ pub enum Action {
     Join(usize),
     /// A leader's batches reach a follower.
     Stream(usize, usize),
-    /// A leader says again how far it is, and what it proposed.
-    Remind(usize),
+    /// A leader says again how far it is, to this follower.
+    Remind(usize, usize),
+    /// A leader says again what it proposed, or proposes what was refused.
+    AskAgain(usize),
+    /// The disk is full.
+    Fill(usize),
+    /// It has room again.
+    Room(usize),
     /// A leader finds followers slow.
     Shrink(usize),
     /// A leader looks again whether it can go on.
@@ -139,6 +147,11 @@ impl Model {
         if node.leads() {
             self.leader_actions(s, r, out);
         }
+        match node.machine.is_full() {
+            true => out.push(Action::Room(r)),
+            false if s.left.fills > 0 => out.push(Action::Fill(r)),
+            false => {}
+        }
         if s.left.crashes > 0 {
             out.push(Action::Crash(r, false));
             let more = node.flushed < node.written || (self.lying && !node.log.is_empty());
@@ -151,14 +164,18 @@ impl Model {
     fn leader_actions(&self, s: &State, l: usize, out: &mut Vec<Action>) {
         let node = &s.nodes[l];
         let machine = &node.machine;
-        if s.left.values > 0 && machine.check_produce(-1, 0, self.lease(node)).is_ok() {
+        let serves = !machine.is_full() && machine.check_produce(-1, 0, self.lease(node)).is_ok();
+        if s.left.values > 0 && serves {
             out.push(Action::Append(l));
         }
-        (0..node.feeds.len()).for_each(|which| out.push(Action::Stream(l, which)));
+        // What comes waits until there is room.
+        let room = |which: &usize| !s.nodes[usize::from(node.feeds[*which].0)].machine.is_full();
+        out.extend((0..node.feeds.len()).filter(room).map(|which| Action::Stream(l, which)));
         if self.merged {
             out.push(Action::GoOn(l));
         }
-        let behind = |other: &Part<Node>| {
+        let behind = |at: &usize| {
+            let other = &s.nodes[*at];
             other.up
                 && other.machine.role() == RoleKind::Following
                 && other.machine.leader_epoch() == machine.leader_epoch()
@@ -167,8 +184,9 @@ impl Model {
         let isr = machine.state().map_or(0, |state| state.isr.len());
         let undecided = machine.maximal_isr().len() > isr;
         let settling = undecided && s.proposals.len() < 2;
-        if s.nodes.iter().any(behind) || settling {
-            out.push(Action::Remind(l));
+        out.extend((0..N).filter(behind).map(|at| Action::Remind(l, at)));
+        if settling || machine.wants_tick() {
+            out.push(Action::AskAgain(l));
         }
         if s.left.shrinks > 0 && isr > 1 {
             out.push(Action::Shrink(l));
@@ -214,8 +232,14 @@ impl Model {
             Action::Store(r) => self.store(s, r),
             Action::Join(f) => self.join(s, f),
             Action::Stream(l, which) => self.stream(s, l, which),
-            Action::Remind(l) => self.tick(s, l, false),
-            Action::Shrink(l) => self.tick(s, l, true),
+            Action::Remind(l, f) => self.remind(s, l, f),
+            Action::AskAgain(l) => self.ask_again(s, l),
+            Action::Fill(r) => {
+                s.left.fills -= 1;
+                self.space(s, r, true);
+            }
+            Action::Room(r) => self.space(s, r, false),
+            Action::Shrink(l) => self.wait(s, l),
             Action::GoOn(l) => self.go_on(s, l),
             Action::TakeAck(which) => self.take(s, which),
             Action::Decide(which) => {

@@ -65,7 +65,7 @@ impl<T: Clone + Hash + Eq + Kept> Part<T> {
         if self.0.digest != 0 {
             return;
         }
-        let mut mixer = Mixer(SEED);
+        let mut mixer = Mixer::default();
         self.0.value.hash(&mut mixer);
         let digest = mixer.finish().max(1);
         Arc::make_mut(&mut self.0).digest = digest;
@@ -77,6 +77,11 @@ impl<T: Clone + Hash + Eq + Kept> Part<T> {
         });
     }
 
+    /// Once sealed.
+    pub fn digest(&self) -> u64 {
+        self.0.digest
+    }
+
     /// The same, in memory too.
     pub fn is(&self, other: &Part<T>) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -86,7 +91,13 @@ impl<T: Clone + Hash + Eq + Kept> Part<T> {
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Mixes by multiplication to 128 bits, whose halves fall on each other.
-struct Mixer(u64);
+pub struct Mixer(u64);
+
+impl Default for Mixer {
+    fn default() -> Mixer {
+        Mixer(SEED)
+    }
+}
 
 impl Mixer {
     #[inline(always)]

@@ -14,7 +14,9 @@ use pelton_wire::records::BatchBuilder;
 use crate::guard::Guard;
 use crate::model::Model;
 use crate::part::Part;
-use crate::state::{Ack, IN_FLIGHT, MIN_ISR, Node, Proposal, Rec, State, Wrong, index, member, replica};
+use crate::state::{
+    Ack, MIN_ISR, Node, PROPOSALS_IN_FLIGHT, Proposal, Rec, State, Wrong, index, member, replica,
+};
 
 impl Model {
     /// The machine of a life that begins.
@@ -29,11 +31,12 @@ impl Model {
             Some(Guard::Replica(fault)) => Some(fault),
             _ => None,
         };
-        // No time passes but in the step that finds followers slow: there it is 1 and everything is due.
+        // No time passes but where something is said again or refused: there it is 1; and in the step that finds followers slow:
+        // there it is 2. Then everything is due again.
         let settings = Settings {
             min_insync_replicas: MIN_ISR as i32,
             flush_every_append: self.sync,
-            replica_lag_ns: 0,
+            replica_lag_ns: 1,
             retry_ns: 0,
             silence_ns: 0,
             transfer_ns: 1,
@@ -53,7 +56,7 @@ impl Model {
         node.up && node.machine.check_read(0, self.lease(node)).is_ok()
     }
 
-    /// Tells a machine something and carries out what it wants; frames other than acknowledgements are returned.
+    /// Tells a machine something and carries out what it wants; frames that do not travel are returned.
     fn tell<R>(
         &self,
         s: &mut State,
@@ -69,7 +72,7 @@ impl Model {
         let result = event(&mut node.machine, &mut turn);
         for effect in effects {
             match effect {
-                Effect::Send { to, body: body @ Body::Ack { .. } } => {
+                Effect::Send { to, body: body @ (Body::Ack { .. } | Body::Space { .. }) } => {
                     self.acknowledge(s, at, index(to), body);
                 }
                 Effect::Send { to, body } => sent.push((index(to), body)),
@@ -90,9 +93,12 @@ impl Model {
                 Effect::HighWatermark(to) if s.nodes[at].leads() => self.commit(s, at, to.0 as usize),
                 Effect::ProposeIsr(wish) => {
                     let (from, life) = (at as u8, s.nodes[at].life);
+                    if !self.has(Guard::ShrinkDecided) {
+                        s.nodes[at].make_mut().machine.assume_isr(&wish.isr);
+                    }
                     let proposal = Proposal { from, life, wish };
                     if let Err(place) = s.proposals.binary_search(&proposal)
-                        && s.proposals.len() < IN_FLIGHT
+                        && s.proposals.len() < PROPOSALS_IN_FLIGHT
                     {
                         s.proposals.make_mut().insert(place, proposal);
                     }
@@ -160,10 +166,10 @@ impl Model {
         self.tell(s, r, 0, |machine, turn| machine.handle_progress(turn));
     }
 
-    /// Whether a step of [`Model::store`] would change anything.
+    /// Whether a step of [`Model::store`] would change anything. With a full disk nothing more is written.
     pub fn storable(&self, node: &Node) -> bool {
         let end = node.log.len() as u8;
-        node.written < end || (self.sync && node.flushed < end)
+        !node.machine.is_full() && (node.written < end || (self.sync && node.flushed < end))
     }
 
     fn written_apart(&self) -> bool {
@@ -220,11 +226,38 @@ impl Model {
         }
     }
 
-    /// Time passes for a leader: none to speak of, so that it only says again what it said; or (`slow`) more than a
-    /// follower may lag.
-    pub fn tick(&self, s: &mut State, l: usize, slow: bool) {
-        let (_, sent) = self.tell(s, l, u64::from(slow), |machine, turn| machine.handle_tick(turn));
+    /// A leader reminds this follower.
+    pub fn remind(&self, s: &mut State, l: usize, f: usize) {
+        let (_, mut sent) = self.tell(s, l, 0, |machine, turn| machine.handle_tick(turn));
+        sent.retain(|(to, _)| *to == f);
         self.deliver(s, l, sent);
+    }
+
+    /// A leader asks the controller again; what it says to followers does not come.
+    pub fn ask_again(&self, s: &mut State, l: usize) {
+        let due = u64::from(s.nodes[l].machine.wants_tick());
+        self.tell(s, l, due, |machine, turn| machine.handle_tick(turn));
+        s.nodes[l].make_mut().machine.forget_instants();
+    }
+
+    /// So much time passes for a leader that followers may lag.
+    pub fn wait(&self, s: &mut State, l: usize) {
+        let (_, sent) = self.tell(s, l, 2, |machine, turn| machine.handle_tick(turn));
+        self.deliver(s, l, sent);
+        s.nodes[l].make_mut().machine.forget_instants();
+    }
+
+    /// The leader hears that a proposal was refused.
+    pub fn refuse(&self, s: &mut State, proposal: &Proposal) {
+        let (l, of) = (usize::from(proposal.from), proposal.wish.partition_epoch);
+        if s.nodes[l].up && s.nodes[l].life == proposal.life {
+            self.tell(s, l, 1, |machine, turn| machine.handle_proposal_refused(of, turn));
+        }
+    }
+
+    /// A disk is full, or has room again.
+    pub fn space(&self, s: &mut State, r: usize, full: bool) {
+        self.tell(s, r, 0, |machine, turn| machine.handle_space(full, turn));
     }
 
     /// A leader looks again whether it can go on: its lease has come back, or it is told what it knows.
@@ -294,7 +327,7 @@ impl Model {
 }
 
 impl Model {
-    /// Puts an acknowledgement on its way. A later one of the same kind takes its place; of too many the oldest is lost.
+    /// Puts an acknowledgement on its way. A later one of the same kind takes its place.
     fn acknowledge(&self, s: &mut State, from: usize, to: usize, mut body: Body) {
         // What a follower says of its high watermark only spares it reminders: here all are reminded.
         if let Body::Ack { high_watermark, .. } = &mut body
@@ -304,13 +337,13 @@ impl Model {
         }
         let (epoch, from, to) = (s.nodes[from].machine.leader_epoch().0, from as u8, to as u8);
         let acks = s.acks.make_mut();
-        acks.retain(|ack| (ack.epoch, ack.from, ack.to) != (epoch, from, to));
+        let kind = std::mem::discriminant(&body);
+        acks.retain(|ack| {
+            (ack.epoch, ack.from, ack.to, std::mem::discriminant(&ack.body)) != (epoch, from, to, kind)
+        });
         let ack = Ack { epoch, from, to, body };
         let place = acks.partition_point(|other| *other < ack);
         acks.insert(place, ack);
-        if acks.len() > IN_FLIGHT {
-            acks.remove(0);
-        }
     }
 }
 

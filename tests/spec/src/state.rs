@@ -17,15 +17,17 @@ pub const N: usize = 3;
 /// `min.insync.replicas`.
 pub const MIN_ISR: usize = 2;
 
-/// Acknowledgements on their way at once, and proposals.
-pub const IN_FLIGHT: usize = 3;
+/// Proposals on their way at once.
+pub const PROPOSALS_IN_FLIGHT: usize = 3;
+/// Acknowledgements, and words of full disks.
+pub const ACKS_IN_FLIGHT: usize = 6;
 
 /// A record: the epoch it was appended under, and which it is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Rec {
     /// Leader epoch.
     pub epoch: i32,
-    /// Counts what was ever appended.
+    /// Which one.
     pub value: u8,
 }
 
@@ -102,7 +104,7 @@ pub struct Control {
     pub holders: u8,
 }
 
-/// An acknowledgement on its way.
+/// An acknowledgement on its way, or word of a full disk.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ack {
     /// Its sender's leader epoch.
@@ -143,6 +145,8 @@ pub struct Budget {
     pub moves: u8,
     /// Copies of proposals that come later.
     pub copies: u8,
+    /// Disks that fill up; they have room again when they like.
+    pub fills: u8,
 }
 
 /// All of it.
@@ -160,7 +164,7 @@ pub struct State {
     pub committed: Part<Vec<Rec>>,
     /// Budget.
     pub left: Budget,
-    /// Records so far.
+    /// No record has a larger value.
     pub appended: u8,
     /// What a step itself did wrong.
     pub wrong: Option<Wrong>,

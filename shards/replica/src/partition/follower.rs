@@ -56,6 +56,12 @@ impl Follower {
         self.acked.2 = Offset(-1);
     }
 
+    /// See [`Partition::rename`].
+    #[cfg(any(test, feature = "sabotage"))]
+    pub(super) fn rename(&mut self, name: impl Fn(Replica) -> Replica) {
+        self.leader = name(self.leader);
+    }
+
     pub(super) fn deadline_ns(&self, settings: &Settings) -> Option<u64> {
         Some(match self.joining {
             Some((_, said_ns)) => said_ns.saturating_add(settings.retry_ns),

@@ -183,6 +183,19 @@ impl Remote {
         self.in_flight.clear();
     }
 
+    /// See [`super::Partition::retire_leader`].
+    #[cfg(any(test, feature = "sabotage"))]
+    pub(super) fn forget_acknowledged(&mut self) {
+        (self.acked, self.barred_until_ns, self.full) = (None, 0, false);
+        self.forget_instants();
+    }
+
+    /// See [`super::Partition::forget_instants`].
+    #[cfg(any(test, feature = "sabotage"))]
+    pub(super) fn forget_instants(&mut self) {
+        (self.moved_ns, self.caught_up_ns) = (0, 0);
+    }
+
     /// It has not all there is, or not the high watermark, or keeps what the leader has let go; or its disk is full, and it is asked
     /// whether it still is.
     pub(super) fn behind(

@@ -4,6 +4,7 @@
 use crate::Outcome;
 use crate::net::{NODES, Net};
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -60,6 +61,17 @@ pub struct Cluster {
 fn signal(child: &Child, number: i32) {
     // SAFETY: a signal to our own unreaped child.
     unsafe { libc::kill(child.id() as i32, number) };
+}
+
+/// The process is killed when this one ends, however that comes (when the thread that starts it does, to be exact: the main one).
+fn end_with_us(command: &mut Command) {
+    // SAFETY: one system call between fork and exec, which allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        })
+    };
 }
 
 impl Cluster {
@@ -202,6 +214,7 @@ impl Cluster {
         let log = log.map_err(|error| format!("{}: {error}", self.log_path(node).display()))?;
         command.envs(self.environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        end_with_us(&mut command);
         let child = command.spawn().map_err(|error| format!("cannot start {command:?}: {error}"))?;
         self.nodes[node - 1].child = Some(child);
         Ok(())

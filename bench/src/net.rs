@@ -54,8 +54,19 @@ fn link(node: usize) -> String {
     format!("pelton-vh{node}")
 }
 
+/// Ends what runs in a namespace of ours: of a run that was killed, as one at a time has them.
+fn end_all_in(space: &str) {
+    let output = Command::new("ip").args(["netns", "pids", space]).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    for process in text.lines().filter_map(|line| line.trim().parse::<i32>().ok()) {
+        // SAFETY: a signal to a process that is in our own namespace.
+        unsafe { libc::kill(process, libc::SIGKILL) };
+    }
+}
+
 fn remove() {
     for node in 1..=NODES {
+        end_all_in(&namespace(node));
         let _ = ip(&format!("link del {}", link(node)));
         let _ = ip(&format!("netns del {}", namespace(node)));
     }

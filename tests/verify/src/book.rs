@@ -140,7 +140,8 @@ impl Book {
 }
 
 fn gap(beats: &[u64], from_ms: u64, to_ms: u64) -> u64 {
-    let first = beats.partition_point(|beat| *beat < from_ms);
+    // One that ends as the window begins is the one before's.
+    let first = beats.partition_point(|beat| *beat <= from_ms);
     let mut last = first.checked_sub(1).map_or(from_ms, |before| beats[before]);
     let mut longest = 0;
     for beat in &beats[first..] {
@@ -163,6 +164,7 @@ mod tests {
         assert_eq!(gap(&beats, 12, 40), 30, "the gap that begins inside counts to its end");
         assert_eq!(gap(&beats, 30, 52), 30);
         assert_eq!(gap(&beats, 50, 200), 145, "one that has not ended counts to the end of the window");
+        assert_eq!(gap(&beats, 50, 54), 5, "what ended as the window began does not count");
         assert_eq!(gap(&[], 5, 9), 4);
     }
 

@@ -5,8 +5,10 @@ use crate::book::Book;
 use crate::directory::Directory;
 use crate::examine;
 use crate::fault::{self, Dice, Kind};
+use crate::interrupt;
 use crate::judge::Evidence;
 use crate::producer::{self, Producer};
+use crate::quorum;
 use crate::reader::{Follower, Prober};
 use crate::replica::{self, Log, Logs};
 use crate::small_disk::SmallDisk;
@@ -36,6 +38,8 @@ pub struct Done {
     pub settled_ms: u64,
     /// Longest time without an acknowledgement of the partition that waited longest.
     pub gap_ms: u64,
+    /// Which partition that was, and who led it and the quorum when the fault began.
+    pub waited: String,
 }
 
 /// A run under way.
@@ -182,7 +186,7 @@ impl Campaign {
                         "partition {partition} acknowledges nothing, {patience:?} after a fault was undone"
                     ));
                 }
-                Some(_) => std::thread::sleep(Duration::from_millis(10)),
+                Some(_) => interrupt::sleep(Duration::from_millis(10))?,
             }
         }
     }
@@ -190,6 +194,7 @@ impl Campaign {
     /// One fault, from its beginning until all is well again.
     pub fn strike(&mut self, kind: Kind, dice: &mut Dice) -> Outcome<()> {
         let from_ms = self.now_ms();
+        let before = self.roles();
         let what = fault::strike(kind, &mut self.cluster, self.small.as_ref(), &self.directory, dice)?;
         let undone_ms = self.now_ms();
         self.look_after()?;
@@ -198,9 +203,12 @@ impl Campaign {
         self.all_acknowledge(self.settle).map_err(described)?;
         let settled_ms = self.now_ms();
         self.look_after()?;
-        let gaps = (0..self.partitions).map(|partition| self.book.gap_ms(partition, from_ms, settled_ms));
-        let gap_ms = gaps.max().unwrap_or(0);
-        self.done.push(Done { kind, what, from_ms, undone_ms, settled_ms: settled_ms - undone_ms, gap_ms });
+        let gaps = (0..self.partitions).map(|it| (self.book.gap_ms(it, from_ms, settled_ms), it));
+        let (gap_ms, partition) = gaps.max().unwrap_or_default();
+        let leader = before.1.get(partition as usize).copied().unwrap_or_default();
+        let waited = format!("partition {partition}, led by node {leader}, the quorum by node {}", before.0);
+        let settled_ms = settled_ms - undone_ms;
+        self.done.push(Done { kind, what, from_ms, undone_ms, settled_ms, gap_ms, waited });
         Ok(())
     }
 
@@ -226,6 +234,14 @@ impl Campaign {
             .or_else(wrong)
             .or(self.ended.first().cloned())
             .or_else(|| examine::alarm(&self.cluster))
+    }
+
+    /// The node that leads the quorum, and each partition's leader.
+    fn roles(&self) -> (usize, Vec<usize>) {
+        let node = |broker: i32| self.cluster.system.node_of(broker);
+        let leaders = (0..self.partitions)
+            .map(|partition| self.directory.leader(partition).map_or(0, |leader| node(leader.broker)));
+        (quorum::leader(&self.directory.nodes).map_or(0, node), leaders.collect())
     }
 
     /// Lets the producers come to their end: what is unknown is asked for until it is known.

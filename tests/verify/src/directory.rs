@@ -32,6 +32,7 @@ pub struct Seen {
 pub struct View {
     /// Address by broker id.
     pub brokers: BTreeMap<i32, String>,
+    /// Whom it names as the controller: in Pelton itself.
     pub controller: i32,
     /// The topic's error.
     pub error: i16,
@@ -176,17 +177,6 @@ impl Directory {
         self.state(|state| state.brokers.clone())
     }
 
-    /// The controller that most nodes name.
-    pub fn controller(&self) -> Option<i32> {
-        self.state(|state| {
-            let mut votes: BTreeMap<i32, usize> = BTreeMap::new();
-            for (_, view) in state.views.values() {
-                *votes.entry(view.controller).or_default() += 1;
-            }
-            votes.into_iter().filter(|(id, _)| *id >= 0).max_by_key(|(_, votes)| *votes).map(|(id, _)| id)
-        })
-    }
-
     /// What is not as it should be when nothing is wrong: every node answers, and sees the same leader and `replicas` in sync for
     /// every partition. None: all is well.
     pub fn trouble(&self, replicas: usize) -> Option<String> {
@@ -260,7 +250,7 @@ mod tests {
         ]
         .concat();
         let view = answer(&frame).unwrap();
-        assert_eq!((view.controller, view.brokers[&256].as_str()), (256, "h:8080"));
+        assert_eq!(view.brokers[&256], "h:8080");
         let seen = Seen { leader: 256, epoch: 7, replicas: vec![256], ..Seen::default() };
         assert_eq!(view.partitions, [seen]);
         assert!(answer(&frame[..frame.len() - 6]).is_err());

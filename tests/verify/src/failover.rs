@@ -3,6 +3,7 @@
 
 use crate::campaign::{Campaign, Load};
 use crate::fault::{self, Dice};
+use crate::interrupt;
 use crate::report::quantile;
 use pelton_bench::Outcome;
 use pelton_bench::cluster::Cluster;
@@ -80,12 +81,12 @@ pub fn run(cluster: Cluster, options: &Options) -> Outcome<(Campaign, Measured)>
     let mut campaign = Campaign::start(cluster, None, options.load)?;
     let mut dice = Dice::new(options.seed);
     let mut measured = Measured::default();
-    std::thread::sleep(Duration::from_secs(2));
+    interrupt::sleep(Duration::from_secs(2))?;
     for round in 0..options.kills {
         let node = a_leader(&campaign, &mut dice);
         let partitions = led(&campaign, node);
         // Anywhere between two heartbeats.
-        std::thread::sleep(dice.ms(0, 700));
+        interrupt::sleep(dice.ms(0, 700))?;
         campaign.cluster.kill(node);
         let from_ms = campaign.now_ms() + 1;
         let waited = wait(&campaign, &partitions, from_ms)?;
@@ -98,7 +99,7 @@ pub fn run(cluster: Cluster, options: &Options) -> Outcome<(Campaign, Measured)>
         let partitions = led(&campaign, node);
         let from_ms = campaign.now_ms();
         let took = campaign.cluster.stop(node, SETTLE)?;
-        std::thread::sleep(Duration::from_millis(500));
+        interrupt::sleep(Duration::from_millis(500))?;
         let gap = gap(&campaign, &partitions, from_ms);
         eprintln!(
             "stop of node {node} took {took:?}, it led {} partitions, longest gap {gap} ms",
@@ -144,7 +145,7 @@ fn wait(campaign: &Campaign, partitions: &[i32], from_ms: u64) -> Outcome<u64> {
                     "partition {partition} acknowledges nothing within {SETTLE:?} of the kill"
                 ));
             }
-            std::thread::sleep(Duration::from_millis(2));
+            interrupt::sleep(Duration::from_millis(2))?;
         }
     }
     Ok(slowest)

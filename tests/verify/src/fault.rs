@@ -2,6 +2,8 @@
 //! before any comes twice.
 
 use crate::directory::Directory;
+use crate::interrupt;
+use crate::quorum;
 use crate::small_disk::SmallDisk;
 use pelton_bench::Outcome;
 use pelton_bench::cluster::Cluster;
@@ -15,7 +17,7 @@ pub enum Kind {
     KillLeader,
     /// kill -9 of one that does not lead it.
     KillFollower,
-    /// kill -9 of the node named as controller.
+    /// kill -9 of the node that leads the quorum, and so is the controller.
     KillController,
     /// kill -9 of a majority.
     KillTwo,
@@ -164,14 +166,15 @@ pub fn strike(
         Kind::KillLeader => kill(cluster, &[leader], dice.ms(200, 3_000)),
         Kind::KillFollower => kill(cluster, &[other], dice.ms(200, 3_000)),
         Kind::KillController => {
-            let controller = directory.controller().map_or(any, |broker| cluster.system.node_of(broker));
+            let controller =
+                quorum::leader(&directory.nodes).map_or(any, |broker| cluster.system.node_of(broker));
             kill(cluster, &[controller.clamp(1, NODES)], dice.ms(200, 3_000))
         }
         Kind::KillTwo => kill(cluster, &[leader, other], dice.ms(200, 2_000)),
         Kind::KillAll => kill(cluster, &[1, 2, 3], dice.ms(0, 1_000)),
         Kind::KillStarting => {
             kill(cluster, &[leader], dice.ms(0, 1_000))?;
-            std::thread::sleep(dice.ms(5, 800));
+            interrupt::sleep(dice.ms(5, 800))?;
             kill(cluster, &[leader], dice.ms(0, 500))
         }
         Kind::HaltLeader => halt(cluster, leader, dice.ms(2_500, 5_000)),
@@ -184,14 +187,14 @@ pub fn strike(
 
 fn kill(cluster: &mut Cluster, nodes: &[usize], wait: Duration) -> Outcome<String> {
     nodes.iter().for_each(|node| cluster.kill(*node));
-    std::thread::sleep(wait);
+    interrupt::sleep(wait)?;
     nodes.iter().try_for_each(|node| cluster.start(*node))?;
     Ok(format!("nodes {nodes:?} down for {wait:?}"))
 }
 
 fn halt(cluster: &mut Cluster, node: usize, wait: Duration) -> Outcome<String> {
     cluster.halt(node);
-    std::thread::sleep(wait);
+    interrupt::sleep(wait)?;
     cluster.go_on(node);
     Ok(format!("node {node} stood still for {wait:?}"))
 }
@@ -215,7 +218,7 @@ pub fn settle(directory: &Directory, patience: Duration) -> Outcome<Duration> {
         if from.elapsed() > patience {
             return Err(format!("not as it was {patience:?} after a fault was undone: {trouble}"));
         }
-        std::thread::sleep(Duration::from_millis(20));
+        interrupt::sleep(Duration::from_millis(20))?;
     }
     Ok(from.elapsed())
 }
@@ -223,7 +226,7 @@ pub fn settle(directory: &Directory, patience: Duration) -> Outcome<Duration> {
 fn disk_full(cluster: &mut Cluster, small: Option<&(usize, SmallDisk)>, wait: Duration) -> Outcome<String> {
     let (node, disk) = small.ok_or("no node has a disk of its own")?;
     let taken = disk.fill()?;
-    std::thread::sleep(wait);
+    interrupt::sleep(wait)?;
     disk.empty()?;
     // Kafka ends when the only directory of its logs fails.
     cluster.start(*node)?;
@@ -249,7 +252,7 @@ pub fn cut(kind: Kind, cluster: &Cluster, node: usize, wait: Duration) -> Outcom
         net.cable(node, false)?;
     }
     links.iter().try_for_each(|(from, to)| net.cut(*from, *to))?;
-    std::thread::sleep(wait);
+    interrupt::sleep(wait)?;
     if links.is_empty() {
         net.cable(node, true)?;
     }

@@ -15,11 +15,14 @@ mod failover;
 mod fault;
 mod group_moves;
 mod group_rules;
+mod interrupt;
 mod judge;
+mod leftovers;
 mod power;
 mod power_disk;
 mod power_server;
 mod producer;
+mod quorum;
 mod reader;
 mod recipe;
 mod replica;
@@ -179,6 +182,7 @@ fn run(args: &Args) -> Outcome<Tally> {
         return Err(format!("usage:\n{HELP}"));
     }
     sys::raise_descriptors();
+    interrupt::install();
     let mut tally = Tally::default();
     let seed: u64 = args.number("seed", load::now_ms() as u64)?;
     if args.command == "sabotage" {
@@ -186,7 +190,11 @@ fn run(args: &Args) -> Outcome<Tally> {
     }
     let system = system(args)?;
     let scratch = Scratch::new(args.text("dir"), "verify")?;
+    leftovers::mark(&scratch.path);
     let net = network(args, args.number("port", 19_900)?, &mut tally)?;
+    for left in scratch.path.parent().map(leftovers::remove).unwrap_or_default() {
+        println!("removed what a killed run left in {}", left.display());
+    }
     let load = load_of(args)?;
     println!(
         "seed {seed}; {}; data in {}",
@@ -224,6 +232,7 @@ fn run(args: &Args) -> Outcome<Tally> {
     let kept = run::run(system, net, &scratch.path, &options, &mut tally)?;
     if kept {
         println!("data kept in {}", scratch.path.display());
+        leftovers::keep(&scratch.path);
         std::mem::forget(scratch);
     }
     Ok(tally)

@@ -84,13 +84,14 @@ pub fn json(
         .iter()
         .map(|done| {
             format!(
-                "{{\"kind\":\"{}\",\"what\":{},\"from_ms\":{},\"undone_ms\":{},\"settled_ms\":{},\"gap_ms\":{}}}",
+                "{{\"kind\":\"{}\",\"what\":{},\"from_ms\":{},\"undone_ms\":{},\"settled_ms\":{},\"gap_ms\":{},\"waited\":{}}}",
                 done.kind.name(),
                 text(&done.what),
                 done.from_ms,
                 done.undone_ms,
                 done.settled_ms,
-                done.gap_ms
+                done.gap_ms,
+                text(&done.waited)
             )
         })
         .collect();

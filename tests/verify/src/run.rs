@@ -3,6 +3,7 @@
 use crate::Tally;
 use crate::campaign::{Campaign, Load};
 use crate::fault::{ALL, Dice, Kind};
+use crate::interrupt;
 use crate::judge::{self, Evidence};
 use crate::small_disk::SmallDisk;
 use crate::{SMALL_DISK, controls, examine, report};
@@ -63,15 +64,18 @@ pub fn run(system: System, net: Net, dir: &Path, options: &Options, tally: &mut 
             break;
         }
         let result = campaign.strike(kind, &mut dice);
+        // Not a fault of the broker's.
+        interrupt::check()?;
         let broken = result.is_err();
         if let Some(done) = campaign.done.last().filter(|_| !broken) {
             println!(
-                "fault {} at {:.1} s: {}: {}; longest gap {} ms, well again after {} ms; {} records acknowledged",
+                "fault {} at {:.1} s: {}: {}; longest gap {} ms ({}), well again after {} ms; {} records acknowledged",
                 number + 1,
                 done.from_ms as f64 / 1000.0,
                 kind.name(),
                 done.what,
                 done.gap_ms,
+                done.waited,
                 done.settled_ms,
                 campaign.book.acknowledged.load(Ordering::Relaxed)
             );
@@ -82,6 +86,7 @@ pub fn run(system: System, net: Net, dir: &Path, options: &Options, tally: &mut 
         }
     }
     enough(&campaign, options, tally);
+    interrupt::check()?;
     finish(&mut campaign, options.seed, options.out.as_deref(), tally);
     Ok(tally.failed > 0)
 }
@@ -91,7 +96,9 @@ fn enough(campaign: &Campaign, options: &Options, tally: &mut Tally) {
     let deadline = Instant::now() + Duration::from_secs(600);
     let acknowledged = || campaign.book.acknowledged.load(Ordering::Relaxed);
     while acknowledged() < options.acknowledged && Instant::now() < deadline && tally.failed == 0 {
-        std::thread::sleep(Duration::from_millis(100));
+        if interrupt::sleep(Duration::from_millis(100)).is_err() {
+            return;
+        }
     }
     let few = acknowledged() < options.acknowledged;
     let text = format!("{} records were acknowledged, {} were wanted", acknowledged(), options.acknowledged);

@@ -1,8 +1,12 @@
-//! The network between nodes of both simulators of several: frames come late, twice, or not at all; links are cut, also one way.
+//! The network between nodes of both simulators of several: frames come late, in another order, twice, or not at all; links are
+//! cut, also one way, and between groups of nodes; links are clogged, and hand over what they held when they are free again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pelton_model::Prng;
+
+/// Longest time a link is clogged, nanoseconds.
+const CLOGGED_NS: u64 = 5_000_000_000;
 
 /// The network.
 pub struct Network {
@@ -11,6 +15,8 @@ pub struct Network {
     double_percent: u64,
     delay_ns: u64,
     cut: BTreeSet<(usize, usize)>,
+    /// Until when frames are held.
+    clogged: BTreeMap<(usize, usize), u64>,
 }
 
 impl Network {
@@ -20,37 +26,59 @@ impl Network {
         Network {
             nodes,
             loss_percent: one_of(loss_percent),
-            double_percent: one_of(&[0, 10]),
+            double_percent: one_of(&[0, 0, 10, 50]),
             delay_ns: one_of(delays_ns),
             cut: BTreeSet::new(),
+            clogged: BTreeMap::new(),
         }
     }
 
-    /// When the copies of a frame arrive.
-    pub fn copies(&self, from: usize, to: usize, prng: &mut Prng) -> Vec<u64> {
+    /// In how long the copies of a frame arrive.
+    pub fn copies(&self, now_ns: u64, from: usize, to: usize, prng: &mut Prng) -> Vec<u64> {
         if self.cut.contains(&(from, to)) || prng.below(100) < self.loss_percent {
             return Vec::new();
         }
+        let held_ns = self.clogged.get(&(from, to)).map_or(0, |until| until.saturating_sub(now_ns));
         let count = 1 + usize::from(prng.below(100) < self.double_percent);
-        (0..count).map(|_| 50_000 + prng.below(self.delay_ns)).collect()
+        (0..count).map(|_| held_ns + 50_000 + prng.below(self.delay_ns)).collect()
     }
 
-    /// Cuts some links, or mends all.
-    pub fn change(&mut self, prng: &mut Prng) -> String {
+    /// Cuts or clogs some links, or mends one, or all.
+    pub fn change(&mut self, now_ns: u64, prng: &mut Prng) -> String {
         if !self.cut.is_empty() && prng.one_in(2) {
+            if prng.one_in(3) {
+                let mended = prng.below(self.cut.len() as u64) as usize;
+                let link = self.cut.iter().nth(mended).copied();
+                self.cut.retain(|other| Some(*other) != link);
+                return format!("link mended {link:?}, cut {:?}", self.cut);
+            }
             self.cut.clear();
             return "links mended".to_string();
         }
         let nodes = self.nodes;
         let one = prng.below(nodes as u64) as usize;
         let other = (one + 1 + prng.below(nodes as u64 - 1) as usize) % nodes;
-        match prng.below(3) {
+        let both = |one: usize, other: usize| [(one, other), (other, one)];
+        let others: Vec<usize> = (0..nodes).filter(|other| *other != one).collect();
+        match prng.below(7) {
             0 => self.cut.extend([(one, other)]),
-            1 => self.cut.extend([(one, other), (other, one)]),
+            1 => self.cut.extend(both(one, other)),
+            2 | 3 => self.cut.extend(others.iter().flat_map(|other| both(one, *other))),
+            // Two groups; with a bridge, one node hears both.
+            4 => {
+                let bridge = prng.one_in(2).then_some(one);
+                let sides: Vec<bool> = (0..nodes).map(|_| prng.one_in(2)).collect();
+                let apart = |it: &(usize, usize)| sides[it.0] != sides[it.1];
+                let links = (0..nodes).flat_map(|here| (0..nodes).map(move |there| (here, there)));
+                let bridged = |it: &(usize, usize)| Some(it.0) != bridge && Some(it.1) != bridge;
+                self.cut.extend(links.filter(apart).filter(bridged));
+            }
             _ => {
-                for other in (0..nodes).filter(|other| *other != one) {
-                    self.cut.extend([(one, other), (other, one)]);
-                }
+                let until_ns = now_ns + prng.below(CLOGGED_NS);
+                let all = prng.one_in(3);
+                let links = others.iter().filter(|it| all || **it == other).map(|it| (one, *it));
+                self.clogged.extend(links.map(|link| (link, until_ns)));
+                return format!("links clogged {:?}", self.clogged);
             }
         }
         format!("links cut {:?}", self.cut)
@@ -65,5 +93,6 @@ impl Network {
     pub fn heal(&mut self) {
         (self.loss_percent, self.double_percent) = (0, 0);
         self.cut.clear();
+        self.clogged.clear();
     }
 }

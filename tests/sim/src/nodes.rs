@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod back;
+mod bodies;
 mod churn;
 mod client;
 mod fault;
@@ -28,6 +29,7 @@ use pelton_model::{ConnectionId, NodeId, Now, Prng, Replica, ShardId};
 use pelton_shard::Event;
 use pelton_wire::crc::crc32c;
 
+use crate::disk::Crash;
 use crate::network::Network;
 use crate::oracle::Oracle;
 use crate::seeds;
@@ -57,6 +59,8 @@ enum What {
     ToClient(u64, Bytes),
     Client(usize, u64),
     Start(usize),
+    /// The life of a node ends, if it has not.
+    End(usize, u64),
     Fault,
 }
 
@@ -120,6 +124,8 @@ pub struct Judges {
     pub churned: u64,
     /// Times records were deleted.
     pub trims: u64,
+    /// Clocks run as leases reckon with: no answer is of the past.
+    pub fresh: bool,
 }
 
 impl Judges {
@@ -151,8 +157,12 @@ pub struct World {
     flushed: bool,
     /// Else it may go on one node at a time: what was acknowledged is on two.
     lossy_alone: bool,
+    /// Clocks may run faster or slower than leases reckon with, and stop: whoever leads may answer of the past, and no more.
+    wild_clocks: bool,
     trace_text: bool,
     failure: Option<String>,
+    /// A process that is to end.
+    dies: Option<usize>,
     summary: Summary,
 }
 
@@ -161,7 +171,7 @@ impl World {
     fn new(seed: u64, trace_text: bool, fault: Option<Fault>) -> World {
         let mut prng = Prng::new(seed);
         let nodes = node::cluster(&mut prng, fault);
-        let network = Network::new(&mut prng, nodes.len(), &[0, 0, 2, 10], &[MS / 2, 2 * MS, 20 * MS]);
+        let network = Network::new(&mut prng, nodes.len(), &[0, 0, 2, 10, 30], &[MS / 2, 2 * MS, 20 * MS]);
         World {
             prng,
             now_ns: 0,
@@ -172,15 +182,17 @@ impl World {
             connections: BTreeMap::new(),
             next_connection: 1,
             clients: Vec::new(),
-            judges: Judges::default(),
+            judges: Judges { fresh: true, ..Judges::default() },
             watch: Watch::default(),
             faults: false,
             revives: true,
             expected: 0,
             flushed: false,
             lossy_alone: false,
+            wild_clocks: false,
             trace_text,
             failure: None,
+            dies: None,
             summary: Summary::default(),
         }
     }
@@ -272,7 +284,12 @@ impl World {
             What::Client(index, turn) if self.clients[index].turn == turn => self.client_acts(index)?,
             What::Client(..) => {}
             What::Start(node) => self.start(node)?,
+            What::End(node, life) if self.nodes[node].life == life => self.end(node, Crash::Kill),
+            What::End(..) => {}
             What::Fault => self.fault()?,
+        }
+        if let Some(id) = self.dies.take() {
+            self.end(id, Crash::Kill);
         }
         match self.failure.take() {
             Some(failure) => Err(failure),
@@ -325,6 +342,10 @@ fn node_of(node: NodeId) -> usize {
 
 fn replica(place: Place) -> Replica {
     Replica { node: NodeId(place.0 as i32 + 1), shard: ShardId(place.1) }
+}
+
+fn place_of(replica: Replica) -> Place {
+    (node_of(replica.node), replica.shard.0)
 }
 
 fn connection(id: u64) -> ConnectionId {

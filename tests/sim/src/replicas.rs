@@ -249,7 +249,7 @@ impl World {
     }
 
     fn send(&mut self, from: usize, to: usize, message: &Message) -> Result<(), String> {
-        for delay in self.network.copies(from, to, &mut self.prng) {
+        for delay in self.network.copies(self.now_ns, from, to, &mut self.prng) {
             let message = match message {
                 Message::Frame { frame, batches } => {
                     let frame =

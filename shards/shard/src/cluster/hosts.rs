@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use pelton_cluster::control::isr::IsrChange;
 use pelton_log::{CommitPoint, PartitionSlot, ReadPlan, ReadToken};
-use pelton_model::{LeaderEpoch, NodeEpoch, Now, Offset, PartitionEpoch, PartitionKey, Replica};
+use pelton_model::{
+    LeaderEpoch, NodeEpoch, Now, Offset, PartitionEpoch, PartitionKey, PartitionState, Replica, ReplicaEpoch,
+};
 use pelton_replica::epochs::EpochCache;
 use pelton_replica::lease::Lease;
 use pelton_replica::partition::{AckState, Partition, RoleKind};
@@ -47,6 +49,8 @@ pub struct ReplicaReport {
     pub log_end_offset: Offset,
     /// Replicas in sync, as far as it knows.
     pub isr_size: usize,
+    /// The record of the partition that it knows, by the count of its changes.
+    pub partition_epoch: PartitionEpoch,
 }
 
 impl Shard {
@@ -63,9 +67,20 @@ impl Shard {
                 high_watermark: state.high_watermark(),
                 log_end_offset: self.storage.log_end_offset(slot),
                 isr_size: state.isr_size().max(0) as usize,
+                partition_epoch: state.state().map_or(PartitionEpoch(-1), |state| state.partition_epoch),
             })
         });
         hosted.collect()
+    }
+
+    /// The record of a partition as the replica in this slot knows it; none if it has heard of none.
+    pub fn partition_state(&self, slot: PartitionSlot) -> Option<&PartitionState> {
+        self.partitions.hosted(slot)?.host.state().state()
+    }
+
+    /// The life that this shard's replicas are in, once the metadata know of it.
+    pub fn replica_epoch(&self) -> Option<ReplicaEpoch> {
+        self.cluster.as_ref()?.life
     }
 
     /// The shard's lease holds at this instant.

@@ -1,21 +1,19 @@
 //! A replica that comes back to a node: what an earlier one left there is not taken for it.
 
 use super::client::Task;
-use super::moves::Moves;
+use super::moves::{FEW, Moves};
 use super::scenario::STEPS_MAX;
 use super::{COPIES, SECOND, What, World};
 use crate::disk::Crash;
 
 impl World {
     fn some_records(&mut self) -> Result<(), String> {
-        let (done, records, size_bytes, base_sequence) = (0, 0, 0, 0);
-        let (partition, goal, acks) = (0, 20, -1);
-        self.add("all", Task::Produce { partition, goal, acks, done, records, size_bytes, base_sequence });
+        self.add("all", Task::produce(0, 20, -1));
         self.settle("records", 60 * SECOND)
     }
 
     fn move_to(&mut self, copies: usize) -> Result<(), String> {
-        self.add("all", Task::Move(Moves::new(0, 1, copies)));
+        self.add("all", Task::Move(Moves::new(0, 1, copies, FEW)));
         self.settle("a move", 60 * SECOND)
     }
 

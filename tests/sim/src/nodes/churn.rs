@@ -8,7 +8,8 @@ use pelton_wire::record_batch::BatchIter;
 use pelton_wire::records::{BatchBuilder, Records};
 
 use super::Judges;
-use super::client::{Next, create_body, decoded, encoded};
+use super::bodies::{any_timestamp, create_body, decoded, encoded};
+use super::client::Next;
 use crate::client::payload;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,7 +61,9 @@ impl Churn {
     pub fn next(&mut self, topic: &'static str, client: u32, id: i32, now_ms: i64) -> (i16, Vec<u8>) {
         let name = KafkaString::from_static(topic);
         match self.phase {
-            Phase::Create => (5, encoded(ApiKey::CreateTopics, 5, id, &create_body(topic, &[], 1))),
+            Phase::Create => {
+                (5, encoded(ApiKey::CreateTopics, 5, id, &create_body(topic, &[any_timestamp()], 1)))
+            }
             Phase::Produce => {
                 let mut builder = BatchBuilder::new(Codec::None);
                 builder.add(now_ms, Some(&payload(client, self.round, 0)), Some(b"life"), &[]);

@@ -1,12 +1,13 @@
-//! What must hold after every step, of the replicas of the shard that has just had its turn (invariants I1, I2, I6, I8, I9).
+//! What must hold after every step, of the replicas of the shard that has just had its turn (invariants I1, I2, I3, I6, I8, I9, I10,
+//! I17).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pelton_log::PartitionSlot;
-use pelton_model::{PartitionKey, ShardId};
+use pelton_model::{IsrMember, NodeId, PartitionEpoch, PartitionKey, PartitionState, Replica, ShardId};
 use pelton_replica::partition::RoleKind;
 
-use super::{Place, World};
+use super::{Place, World, place_of};
 
 /// What was seen of a replica last.
 struct Seen {
@@ -15,6 +16,8 @@ struct Seen {
     role: RoleKind,
     leader_epoch: i32,
     high_watermark: i64,
+    end: i64,
+    partition_epoch: PartitionEpoch,
 }
 
 /// What was seen so far.
@@ -25,6 +28,8 @@ pub struct Watch {
     /// The largest high watermark that any leader ever had, and the last epoch.
     committed: BTreeMap<PartitionKey, (i32, i64)>,
     seen: BTreeMap<(Place, PartitionKey), Seen>,
+    /// What each change of a partition's record made of it.
+    records: BTreeMap<(PartitionKey, PartitionEpoch), PartitionState>,
     /// Who answers as leader, as long as its lease holds.
     active: BTreeMap<PartitionKey, Vec<Place>>,
 }
@@ -34,7 +39,7 @@ impl World {
     pub(super) fn look(&mut self, place: Place) -> Result<(), String> {
         let (now, life) = (self.now_of(place.0), self.nodes[place.0].life);
         let Some(Some(shard)) = self.nodes[place.0].shards.get(usize::from(place.1)) else { return Ok(()) };
-        let mut twice = Vec::new();
+        let (mut twice, mut grown) = (Vec::new(), Vec::new());
         for it in shard.replicas() {
             let (key, epoch) = (it.key, it.leader_epoch.0);
             let (high_watermark, end) = (it.high_watermark.0, it.log_end_offset.0);
@@ -49,8 +54,18 @@ impl World {
                 RoleKind::Activating | RoleKind::Active | RoleKind::Draining | RoleKind::Released
             );
             let answers = matches!(it.role, RoleKind::Active | RoleKind::Draining);
-            let seen = Seen { life, slot: it.slot, role: it.role, leader_epoch: epoch, high_watermark };
+            let (role, leader_epoch, partition_epoch) = (it.role, epoch, it.partition_epoch);
+            let seen = Seen { life, slot: it.slot, role, leader_epoch, high_watermark, end, partition_epoch };
             let before = self.watch.seen.insert((place, key), seen);
+            if before.as_ref().is_none_or(|before| before.partition_epoch != partition_epoch)
+                && let Some(state) = shard.partition_state(it.slot)
+            {
+                let records = &mut self.watch.records;
+                let known = records.entry((key, partition_epoch)).or_insert_with(|| state.clone());
+                if known != state {
+                    return Err(format!("I17: {}: {known:?}, and {state:?}", text()));
+                }
+            }
             if self.trace_text && before.as_ref().is_none_or(|before| before.role != it.role) {
                 println!("{:>10} {}", self.now_ns / 1000, text());
             }
@@ -76,8 +91,9 @@ impl World {
                     return Err(format!("I2: {}, committed up to {committed}", text()));
                 }
             }
-            if answers {
-                *committed = high_watermark.max(*committed);
+            if answers && high_watermark > *committed {
+                *committed = high_watermark;
+                grown.push((key, it.slot, high_watermark));
             }
             let active = self.watch.active.entry(key).or_default();
             active.retain(|other| *other != place);
@@ -88,7 +104,17 @@ impl World {
                 }
             }
         }
-        for (key, places) in twice {
+        for (key, slot, high_watermark) in grown {
+            let state = self.nodes[place.0].shards[usize::from(place.1)].as_ref();
+            let state = state.and_then(|shard| shard.partition_state(slot));
+            let lacks = state.and_then(|state| self.lacks(key, state, high_watermark));
+            if let Some((member, end)) = lacks {
+                return Err(format!(
+                    "I3, I10: {key} is committed up to {high_watermark} at {place:?}, {member:?} has {end:?}"
+                ));
+            }
+        }
+        for (key, places) in twice.into_iter().filter(|_| self.judges.fresh) {
             let holds = |other: &Place| {
                 let shard = self.nodes[other.0].shards.get(usize::from(other.1)).and_then(Option::as_ref);
                 // A replica of a life that has ended, or that is none any more, is not there.
@@ -102,6 +128,44 @@ impl World {
             let holders: Vec<Place> = places.into_iter().filter(holds).collect();
             if holders.len() > 1 {
                 return Err(format!("I1: {key} is led at {holders:?} at the same time"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Who of those that may lead next lacks some of what the leader counts as committed: in sync, in the life that is; or
+    /// eligible. What the power took counts as not there once the cluster has heard of it.
+    fn lacks(
+        &self,
+        key: PartitionKey,
+        state: &PartitionState,
+        high_watermark: i64,
+    ) -> Option<(Replica, Option<i64>)> {
+        let is_this_life = |member: &&IsrMember| {
+            let (node, shard) = place_of(member.replica);
+            match self.nodes[node].shards.get(usize::from(shard)) {
+                Some(shard) => shard.as_ref().and_then(|shard| shard.replica_epoch()) == Some(member.epoch),
+                None => true,
+            }
+        };
+        let in_sync = state.isr.iter().filter(is_this_life).map(|member| member.replica);
+        in_sync.chain(state.elr.iter().copied()).find_map(|replica| {
+            let place = place_of(replica);
+            let end = self.watch.seen.get(&(place, key)).map(|seen| seen.end);
+            let lacks = end.is_none_or(|end| end < high_watermark);
+            (lacks && !self.nodes[place.0].lossy).then_some((replica, end))
+        })
+    }
+
+    /// No node has two replicas of one partition (I20).
+    pub(super) fn check_placement(&self) -> Result<(), String> {
+        for shard in self.nodes.iter().flat_map(|node| node.shards.iter().flatten()) {
+            for it in shard.replicas() {
+                let Some(state) = shard.partition_state(it.slot) else { continue };
+                let nodes: BTreeSet<NodeId> = state.replicas.iter().map(|replica| replica.node).collect();
+                if nodes.len() < state.replicas.len() {
+                    return Err(format!("I20: {} has {:?}", it.key, state.replicas));
+                }
             }
         }
         Ok(())

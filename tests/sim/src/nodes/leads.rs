@@ -7,8 +7,10 @@ use pelton_model::Prng;
 use pelton_wire::api_key::ApiKey;
 use pelton_wire::messages::{self as m, KafkaString, elect_leaders_request};
 
-use super::client::{Next, decoded, encoded};
-use super::moves::Moves;
+use super::COPIES;
+use super::bodies::{decoded, encoded};
+use super::client::Next;
+use super::moves::{FEW, Moves};
 
 /// The leaders of one partition.
 pub struct Leads {
@@ -21,9 +23,9 @@ pub struct Leads {
 }
 
 impl Leads {
-    /// So many leaders, of the replicas on the first `copies` nodes.
-    pub fn new(partition: i32, leaders: u32, copies: usize) -> Leads {
-        let order = Moves::new(partition, u32::from(leaders > 0), copies);
+    /// So many leaders, of replicas on as many nodes as there are copies.
+    pub fn new(partition: i32, leaders: u32) -> Leads {
+        let order = Moves::new(partition, u32::from(leaders > 0), COPIES, FEW);
         Leads { partition, left: leaders, order, last: 0 }
     }
 
@@ -60,7 +62,7 @@ impl Leads {
         (1, encoded(ApiKey::ElectLeaders, 1, id, &body))
     }
 
-    pub fn answered(&mut self, version: i16, frame: Bytes, copies: usize) -> Result<Next, String> {
+    pub fn answered(&mut self, version: i16, frame: Bytes) -> Result<Next, String> {
         if !self.order.is_done() {
             return self.order.answered(version, frame);
         }
@@ -72,7 +74,7 @@ impl Leads {
             // Done, not needed, not in time, or that replica is not in sync: on to the next.
             0 | 84 | 7 | 80 => {
                 self.left -= 1;
-                self.order = Moves::new(self.partition, u32::from(self.left > 0), copies);
+                self.order = Moves::new(self.partition, u32::from(self.left > 0), COPIES, FEW);
             }
             3 => {}
             code => return Err(format!("an election is refused: error {code}; {}", self.text())),

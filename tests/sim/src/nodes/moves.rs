@@ -10,7 +10,18 @@ use pelton_wire::messages::{
 };
 
 use super::COPIES;
-use super::client::{Next, decoded, encoded};
+use super::bodies::{decoded, encoded};
+use super::client::Next;
+
+/// Where replicas may be: on any shard of the first so many nodes.
+#[derive(Clone, Copy)]
+pub struct Places {
+    pub nodes: usize,
+    pub shards: u16,
+}
+
+/// One shard of as many nodes as there are copies.
+pub const FEW: Places = Places { nodes: COPIES, shards: 1 };
 
 /// The moves of one partition.
 pub struct Moves {
@@ -19,14 +30,15 @@ pub struct Moves {
     left: u32,
     /// The last one is to so many nodes.
     copies: usize,
+    places: Places,
     /// One is under way.
     moving: bool,
     last: i16,
 }
 
 impl Moves {
-    pub fn new(partition: i32, moves: u32, copies: usize) -> Moves {
-        Moves { partition, left: moves, copies, moving: false, last: 0 }
+    pub fn new(partition: i32, moves: u32, copies: usize, places: Places) -> Moves {
+        Moves { partition, left: moves, copies, places, moving: false, last: 0 }
     }
 
     pub fn is_done(&self) -> bool {
@@ -53,18 +65,19 @@ impl Moves {
                 m::ListPartitionReassignmentsRequestData { topics: Some(topics), ..Default::default() };
             return (0, encoded(ApiKey::ListPartitionReassignments, 0, id, &body));
         }
-        let mut nodes: Vec<i32> = (1..=COPIES as i32).collect();
+        let mut nodes: Vec<i32> = (1..=self.places.nodes as i32).collect();
         for at in (1..nodes.len()).rev() {
             nodes.swap(at, prng.below(at as u64 + 1) as usize);
         }
         nodes.truncate(if self.left > 1 { 2 } else { self.copies });
+        let mut broker = |node: i32| node * 256 + prng.below(u64::from(self.places.shards)) as i32;
         let body = m::AlterPartitionReassignmentsRequestData {
             timeout_ms: 30_000,
             topics: vec![wanted::ReassignableTopic {
                 name,
                 partitions: vec![wanted::ReassignablePartition {
                     partition_index: partition,
-                    replicas: Some(nodes.iter().map(|node| node * 256).collect()),
+                    replicas: Some(nodes.into_iter().map(&mut broker).collect()),
                     ..Default::default()
                 }],
                 ..Default::default()

@@ -36,10 +36,14 @@ pub struct Clock {
     pub ahead_ms: i64,
 }
 
+/// Leases reckon with one percent.
+fn tame_ppm(prng: &mut Prng) -> i64 {
+    prng.below(19_001) as i64 - 9_500
+}
+
 impl Clock {
     fn new(prng: &mut Prng) -> Clock {
-        // Leases reckon with one percent.
-        let drift_ppm = prng.below(19_001) as i64 - 9_500;
+        let drift_ppm = tame_ppm(prng);
         Clock { booted_ns: 0, began_ns: prng.below(1_000 * SECOND), drift_ppm, ahead_ms: 0 }
     }
 
@@ -53,7 +57,16 @@ impl Clock {
     /// When it will show this.
     fn real_ns(&self, shown_ns: u64) -> u64 {
         let up_ns = u128::from(shown_ns.saturating_sub(self.began_ns + 1)) * 1_000_000;
-        self.booted_ns + up_ns.div_ceil((1_000_000 + self.drift_ppm) as u128) as u64
+        // One that stands shows it never.
+        let ns =
+            up_ns.checked_div((1_000_000 + self.drift_ppm) as u128).map_or(u64::MAX / 2, |ns| ns as u64 + 1);
+        self.booted_ns + ns
+    }
+
+    /// From now on it is too fast by so much, parts in a million; at -1,000,000 it stands.
+    fn run(&mut self, real_ns: u64, drift_ppm: i64) {
+        let shown = self.now(real_ns);
+        (self.booted_ns, self.began_ns, self.drift_ppm) = (real_ns, shown.monotonic_ns - 1, drift_ppm);
     }
 
     /// The machine starts anew.
@@ -224,6 +237,22 @@ impl World {
         Ok(())
     }
 
+    /// A node's clock runs as leases reckon with, or faster or slower by up to a half, or not at all.
+    pub(super) fn run_clock(&mut self, id: usize, wild: bool) {
+        let drift_ppm = match wild {
+            false => tame_ppm(&mut self.prng),
+            true if self.prng.one_in(3) => -1_000_000,
+            true => self.prng.below(1_000_001) as i64 - 500_000,
+        };
+        self.trace(&format!("the clock of {id} is too fast by {drift_ppm} ppm"));
+        let now_ns = self.now_ns;
+        let node = &mut self.nodes[id];
+        node.clock.run(now_ns, drift_ppm);
+        node.ticks.iter_mut().for_each(|tick| *tick = None);
+        let (life, shards) = (node.life, node.shards.len() as u16);
+        (0..shards).for_each(|shard| self.at(0, What::Event((id, shard), life, Event::Tick)));
+    }
+
     /// The process ends.
     pub fn crash(&mut self, id: usize, crash: Crash) {
         self.trace(&format!("{id} crash {crash:?}"));
@@ -247,6 +276,8 @@ impl World {
             node.lossy = true;
             node.clock.boot(self.now_ns);
         }
+        // Whoever failed to write finds a device that can, or another.
+        node.disk.faults.journal_error_one_in = 0;
         node.mesh_at.clear();
         (node.ready, node.stopped, node.stopping) = (0, 0, false);
         self.summary.ends += 1;

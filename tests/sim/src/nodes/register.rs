@@ -5,7 +5,8 @@ use bytes::Bytes;
 use pelton_wire::api_key::ApiKey;
 use pelton_wire::messages::{self as m, KafkaString};
 
-use super::client::{Next, decoded, encoded};
+use super::bodies::{decoded, encoded};
+use super::client::Next;
 use super::node::place_of_port;
 use super::{Judges, Place};
 
@@ -96,10 +97,10 @@ impl Register {
             let found = found.map(|found| (found.error_code, found.committed_offset));
             match (group.error_code, found) {
                 (0, Some((0, offset))) => {
-                    if offset < self.least || offset > self.writing {
+                    if offset > self.writing || (judges.fresh && offset < self.least) {
                         return Err(format!("{}: read {offset}", self.text()));
                     }
-                    (self.least, self.reads) = (offset, false);
+                    (self.least, self.reads) = (offset.max(self.least), false);
                     self.writing += 1;
                     0
                 }

@@ -4,14 +4,15 @@
 use std::collections::BTreeMap;
 
 use pelton_cluster::names::OFFSETS_TOPIC;
-use pelton_model::{PartitionKey, Prng};
+use pelton_model::{ListenerMode, PartitionKey, Prng};
 use pelton_replica::partition::RoleKind;
 use pelton_shard::ReplicaReport;
 
+use super::bodies::any_timestamp;
 use super::churn::Churn;
 use super::client::{Client, Task};
 use super::leads::Leads;
-use super::moves::Moves;
+use super::moves::{Moves, Places};
 use super::register::Register;
 use super::trim::Trim;
 use super::{COPIES, Fault, MS, SECOND, Summary, What, World};
@@ -19,6 +20,8 @@ use crate::disk::Crash;
 
 /// Most things that may happen in one phase of a run.
 pub const STEPS_MAX: u64 = 2_000_000;
+/// Leaders that follow one another while nothing is written.
+const FLAPS: u32 = 50;
 /// Partitions of each topic.
 const PARTITIONS: i32 = 2;
 /// Partitions of `__consumer_offsets`, each with a coordinator.
@@ -37,6 +40,8 @@ pub fn run(seed: u64, trace: bool, fault: Option<Fault>) -> Result<Summary, Stri
     })?;
     world.begin_work()?;
     world.faults = true;
+    world.wild_clocks = world.prng.one_in(8);
+    world.judges.fresh = !world.wild_clocks;
     world.at(200 * MS, What::Fault);
     for node in at_once..nodes {
         let delay = world.prng.below(4 * SECOND);
@@ -48,9 +53,14 @@ pub fn run(seed: u64, trace: bool, fault: Option<Fault>) -> Result<Summary, Stri
     world.settle("clients", 180 * SECOND)?;
     // A node asks the controller again for what may be lost: a move of long ago may come after the last one until then.
     world.pass(6 * SECOND, STEPS_MAX)?;
-    world.add("all", Task::Move(Moves::new(0, 1, COPIES)));
+    world.judges.fresh = true;
+    let places = world.places();
+    world.add("all", Task::Move(Moves::new(0, 1, COPIES, places)));
     world.add("churn", Task::Churn(Churn::new(100, 2, true)));
-    world.settle("topics made anew", 60 * SECOND)?;
+    if world.prng.one_in(8) {
+        world.add("all", Task::Lead(Leads::new(1, FLAPS)));
+    }
+    world.settle("topics made anew", 120 * SECOND)?;
     world.run_until("all nodes are back", 60 * SECOND, STEPS_MAX, |world| {
         world.nodes.iter().all(|node| node.is_ready())
     })?;
@@ -80,6 +90,7 @@ impl World {
                 ("min.insync.replicas", min_isr.to_string()),
                 ("flush.messages", flush.to_string()),
                 ("flush.ms", "200".to_string()),
+                any_timestamp(),
                 ("segment.ms", (50 + 500 * prng.below(4)).to_string()),
             ]
         };
@@ -94,14 +105,19 @@ impl World {
         Ok(())
     }
 
+    /// Where a replica may be; clients that see one broker for a node do not say which shard.
+    fn places(&self) -> Places {
+        let config = &self.nodes[0].config;
+        let shards = if config.mode == ListenerMode::Direct { config.shards } else { 1 };
+        Places { nodes: self.nodes.len(), shards }
+    }
+
     fn begin_clients(&mut self, alters: bool) {
         for partition in 0..PARTITIONS {
             for (topic, acks) in [("all", -1), ("all", -1), ("one", 1)] {
                 let goal = 20 + self.prng.below(80);
-                let (done, records, size_bytes, base_sequence) = (0, 0, 0, 0);
-                let task = Task::Produce { partition, goal, acks, done, records, size_bytes, base_sequence };
-                self.add(topic, task);
-                let read = Task::Read { partition, next: 0, goal: goal / 2, found: 0 };
+                self.add(topic, Task::produce(partition, goal, acks));
+                let read = Task::read(partition, goal / 2);
                 if acks == -1 {
                     self.add(topic, read);
                     let latest = Task::Latest { partition, goal: goal * 4, answers: 0, least: 0 };
@@ -110,10 +126,7 @@ impl World {
             }
         }
         let goal = 20 + self.prng.below(40);
-        let (done, records, size_bytes, base_sequence) = (0, 0, 0, 0);
-        let produce =
-            Task::Produce { partition: 0, goal, acks: -1, done, records, size_bytes, base_sequence };
-        self.add("trim", produce);
+        self.add("trim", Task::produce(0, goal, -1));
         let trims = self.prng.below(12);
         self.add("trim", Task::Trim(Trim::new(trims)));
         let lives = self.prng.below(4);
@@ -129,10 +142,11 @@ impl World {
         // Coordinators come and go with them.
         for partition in 0..OFFSETS_PARTITIONS {
             let leaders = if self.prng.one_in(2) { self.prng.below(10) as u32 } else { 0 };
-            self.add(OFFSETS_TOPIC, Task::Lead(Leads::new(partition, leaders, COPIES)));
+            self.add(OFFSETS_TOPIC, Task::Lead(Leads::new(partition, leaders)));
         }
         let moves = 1 + self.prng.below(6) as u32;
-        self.add("all", Task::Move(Moves::new(0, moves, COPIES)));
+        let places = self.places();
+        self.add("all", Task::Move(Moves::new(0, moves, COPIES, places)));
     }
 
     pub(super) fn add(&mut self, topic: &'static str, task: Task) {
@@ -150,6 +164,7 @@ impl World {
     /// All logs are read from their leaders: as they are, and with each node away once.
     fn final_judgement(&mut self) -> Result<(), String> {
         self.make_whole("all nodes")?;
+        self.read_replicas()?;
         for id in 0..self.nodes.len() {
             self.expected -= 1;
             let trimmed = self.trim_and_take(id)?;
@@ -160,6 +175,7 @@ impl World {
             self.at(0, What::Start(id));
             self.make_whole(&format!("node {id} is back"))?;
         }
+        self.read_replicas()?;
         if self.prng.one_in(4) {
             self.stop_alone()?;
         }
@@ -173,10 +189,7 @@ impl World {
             return Ok(0);
         }
         let index = self.clients.len();
-        let (done, records, size_bytes, base_sequence) = (0, 0, 0, 0);
-        let produce =
-            Task::Produce { partition: 0, goal: 1, acks: -1, done, records, size_bytes, base_sequence };
-        self.add("trim", produce);
+        self.add("trim", Task::produce(0, 1, -1));
         self.settle("one more record", 60 * SECOND)?;
         self.add("trim", Task::Trim(Trim::new(1)));
         self.settle("records deleted", 60 * SECOND)?;
@@ -221,12 +234,25 @@ impl World {
         })
     }
 
+    /// Reads every replica alone from its beginning to its end: all are alike, record by record (I5), and no two of a partition on
+    /// one node (I20).
+    fn read_replicas(&mut self) -> Result<(), String> {
+        self.check_placement()?;
+        for topic in ["all", "one"] {
+            for partition in 0..PARTITIONS {
+                let goal = self.judges.records.known(topic, partition);
+                (0..COPIES).for_each(|replica| self.add(topic, Task::read_replica(partition, goal, replica)));
+            }
+        }
+        self.settle("each replica is read", 60 * SECOND)
+    }
+
     /// Reads every partition from its beginning to the end of what is known; the judge compares.
     fn read_all(&mut self, when: &str) -> Result<(), String> {
         for topic in ["all", "one"] {
             for partition in 0..PARTITIONS {
                 let goal = self.judges.records.known(topic, partition);
-                self.add(topic, Task::Read { partition, next: 0, goal, found: 0 });
+                self.add(topic, Task::read(partition, goal));
             }
         }
         self.settle(when, 60 * SECOND)?;

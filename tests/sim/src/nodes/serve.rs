@@ -43,7 +43,7 @@ impl World {
             Effect::ToShard { to, message } => self.carry_to_shard(place, to, message),
             Effect::ToPeer { to, parts } => self.carry_to_peer(place, to, &parts),
             Effect::ToMember { node, bytes } => {
-                for delay in self.network.copies(place.0, node_of(node), &mut self.prng) {
+                for delay in self.network.copies(self.now_ns, place.0, node_of(node), &mut self.prng) {
                     let event = Event::MemberFrame { from: replica(place).node, bytes: bytes.clone() };
                     self.at(delay, What::Frame((node_of(node), 0), event));
                 }
@@ -57,6 +57,11 @@ impl World {
             }
             Effect::Stopped => self.nodes[place.0].stopped += 1,
             Effect::Log { text, .. } => self.trace(&format!("{} log {text}", place.0)),
+            // The disk of the node's member of the quorum: the process ends, as it would.
+            Effect::Fatal { text } if self.nodes[place.0].disk.faults.journal_error_one_in > 0 => {
+                self.trace(&format!("{} cannot go on: {text}", place.0));
+                self.dies = Some(place.0);
+            }
             Effect::Fatal { text } => self.failure = Some(format!("node {} cannot go on: {text}", place.0)),
         }
     }
@@ -74,7 +79,7 @@ impl World {
     fn carry_to_peer(&mut self, place: Place, to: Replica, parts: &[Bytes]) {
         let bytes = Bytes::from(parts.concat());
         let target = node_of(to.node);
-        for delay in self.network.copies(place.0, target, &mut self.prng) {
+        for delay in self.network.copies(self.now_ns, place.0, target, &mut self.prng) {
             let event = Event::PeerFrame { from: replica(place), bytes: bytes.clone() };
             self.at(delay, What::Frame((target, to.shard.0), event));
         }

@@ -5,7 +5,8 @@ use pelton_wire::api_key::ApiKey;
 use pelton_wire::messages::{self as m, KafkaString};
 
 use super::Judges;
-use super::client::{Next, decoded, encoded};
+use super::bodies::{decoded, encoded};
+use super::client::Next;
 use crate::client::offset_body;
 
 /// What is asked.

@@ -25,7 +25,7 @@ impl World {
             8 => return self.audit(),
             9 if self.trims => return self.trim(),
             _ => {
-                let text = self.network.change(&mut self.prng);
+                let text = self.network.change(self.now_ns, &mut self.prng);
                 self.trace(&text);
             }
         }

@@ -34,8 +34,8 @@ pub fn run(seed: u64, trace: bool, fault: Option<Fault>) -> Result<Summary, Stri
     // Those beyond three may join when everything is going on.
     let at_once = if world.prng.one_in(2) { COPIES } else { nodes };
     (0..at_once).for_each(|node| world.at(0, What::Start(node)));
-    // A snapshot for one that joins may be lost, and is sent again after 20 s.
-    world.run_until("a cluster", 120 * SECOND, STEPS_MAX, |world| {
+    // A snapshot for one that joins may be lost, or word of it, and is sent again after 20 s.
+    world.run_until("a cluster", 600 * SECOND, STEPS_MAX, |world| {
         world.nodes[..at_once].iter().all(|node| node.is_ready())
     })?;
     world.begin_work()?;

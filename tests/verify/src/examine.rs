@@ -14,9 +14,6 @@ use std::time::{Duration, Instant};
 
 const OFFSET_FOR_LEADER_EPOCH: (i16, i16) = (23, 3);
 const DESCRIBE_PRODUCERS: (i16, i16) = (61, 0);
-const DESCRIBE_QUORUM: (i16, i16) = (55, 0);
-/// The metadata log as Kafka calls it.
-const METADATA_LOG: &str = "__cluster_metadata";
 /// NOT_LEADER_OR_FOLLOWER.
 const NOT_HERE: i16 = 6;
 /// Followers get what is left within this time.
@@ -52,36 +49,14 @@ fn tags(reader: &mut Reader<'_>) -> Outcome<()> {
     Ok(())
 }
 
-/// A request for one partition in the flexible encoding; what it asks of that ends with `tags` empty fields.
-fn flexible_request(api: (i16, i16), id: i32, topic: &str, partition: i32, tags: usize) -> Vec<u8> {
-    let mut out = frames::start(api, id);
+fn describe_request(id: i32, topic: &str, partition: i32) -> Vec<u8> {
+    let mut out = frames::start(DESCRIBE_PRODUCERS, id);
     out.extend([0, 2, topic.len() as u8 + 1]);
     out.extend_from_slice(topic.as_bytes());
     out.push(2);
     frames::put_i32(&mut out, partition);
-    out.resize(out.len() + tags, 0);
+    out.extend([0, 0]);
     frames::finish(out)
-}
-
-fn describe_request(id: i32, topic: &str, partition: i32) -> Vec<u8> {
-    flexible_request(DESCRIBE_PRODUCERS, id, topic, partition, 2)
-}
-
-/// Whether somebody leads the quorum who answers DescribeQuorum.
-pub fn quorum_is_led(address: &str) -> Outcome<bool> {
-    let mut connection = Connection::open(address)?;
-    let request = flexible_request(DESCRIBE_QUORUM, 1, METADATA_LOG, 0, 3);
-    let answer = connection.call(1, &request, WAIT)?;
-    let mut reader = Reader::new(&answer);
-    reader.i32()?;
-    tags(&mut reader)?;
-    if reader.i16()? != 0 || varint(&mut reader)? != 2 {
-        return Ok(false);
-    }
-    compact(&mut reader)?;
-    varint(&mut reader)?;
-    reader.i32()?;
-    Ok(reader.i16()? == 0)
 }
 
 /// Error code, and the producers: epoch and last sequence number by id.

@@ -6,7 +6,7 @@ use crate::power_disk::{self, PowerDisk};
 use crate::recipe::{self, Recipe};
 use crate::run::finish;
 use crate::shown::{NOT_SHOWN, SHOWN};
-use crate::{Tally, load_of, network, staged};
+use crate::{Tally, interrupt, load_of, network, staged};
 use pelton_bench::Outcome;
 use pelton_bench::args::Args;
 use pelton_bench::cluster::{Cluster, System};
@@ -171,6 +171,8 @@ pub fn run(args: &Args, seed: u64) -> Outcome<Tally> {
         let mut first = None;
         for number in 0..if name.is_some() { tries } else { 1 } {
             first = trial(args, &program, name.as_deref(), &recipe, seed + number)?;
+            // What a signal has ended was not noticed.
+            interrupt::check()?;
             if first.is_some() {
                 break;
             }

@@ -2,6 +2,7 @@
 //! the other; what is done here keeps that, each for the reason given.
 
 use pelton_model::{LeaderEpoch, Offset};
+use pelton_replica::frame::Body;
 use pelton_replica::partition::RoleKind;
 use pelton_replica::sabotage::Sabotage;
 
@@ -91,6 +92,9 @@ impl Model {
         let heeded = |s: &State, ack: &Ack| {
             let (at, from) = (usize::from(ack.to), replica(ack.from.into()));
             let to = &s.nodes[at];
+            if is_word_of_leader(s, ack) {
+                return true;
+            }
             let joined = to.machine.follows_in(from);
             // Who was joined to it in that epoch follows the one who led then; in another life it does not lead again in it.
             to.leads()
@@ -159,6 +163,17 @@ fn renumber(s: &mut State, numbers: &Numbers, changed: impl Fn(&State, usize) ->
     if !dense {
         renumber_rest(s, numbers);
     }
+}
+
+/// Word of a leader's disk, for one that follows it in that epoch or may yet: whoever leads next goes by it.
+fn is_word_of_leader(s: &State, ack: &Ack) -> bool {
+    let (to, control) = (&s.nodes[usize::from(ack.to)], &s.control.state);
+    let (from, epoch) = (replica(ack.from.into()), LeaderEpoch(ack.epoch));
+    let follows = match to.machine.leader_epoch() {
+        its if its == epoch => !to.leads() && to.machine.state().and_then(|state| state.leader) == Some(from),
+        its => its < epoch && control.leader_epoch == epoch && control.leader == Some(from),
+    };
+    follows && to.up && matches!(ack.body, Body::Space { .. })
 }
 
 /// It follows one that leads no more in that epoch, and will not again: nothing can come from there.

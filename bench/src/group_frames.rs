@@ -3,6 +3,7 @@
 //! protocol, ConsumerGroupHeartbeat 1. Never negotiates.
 
 use crate::Outcome;
+use crate::flexible::{compact, put_compact, put_uvarint, tags, uvarint};
 use crate::frames::{Reader, finish, put_i32, put_string, start};
 
 const FIND_COORDINATOR: (i16, i16) = (10, 1);
@@ -188,7 +189,7 @@ pub fn commit(
 pub fn committed(frame: &[u8]) -> Outcome<i16> {
     let mut reader = Reader::new(frame);
     reader.i32()?;
-    no_tags(&mut reader)?;
+    tags(&mut reader)?;
     reader.i32()?;
     let (mut first, mut seen) = (0, 0);
     for _ in 1..uvarint(&mut reader)? {
@@ -196,11 +197,11 @@ pub fn committed(frame: &[u8]) -> Outcome<i16> {
         for _ in 1..uvarint(&mut reader)? {
             reader.i32()?;
             let error = reader.i16()?;
-            no_tags(&mut reader)?;
+            tags(&mut reader)?;
             first = if first == 0 { error } else { first };
             seen += 1;
         }
-        no_tags(&mut reader)?;
+        tags(&mut reader)?;
     }
     if seen == 0 { Err("OffsetCommit was answered for no partition".into()) } else { Ok(first) }
 }
@@ -249,19 +250,6 @@ pub struct Beat<'a> {
     pub owned: Option<([u8; 16], &'a [i32])>,
 }
 
-fn put_uvarint(out: &mut Vec<u8>, mut value: usize) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_compact(out: &mut Vec<u8>, text: &str) {
-    put_uvarint(out, text.len() + 1);
-    out.extend_from_slice(text.as_bytes());
-}
-
 /// ConsumerGroupHeartbeat.
 pub fn beat(id: i32, beat: &Beat<'_>) -> Vec<u8> {
     let mut out = start(CONSUMER_GROUP_HEARTBEAT, id);
@@ -304,37 +292,11 @@ pub struct Beaten {
     pub assignment: Option<([u8; 16], Vec<i32>)>,
 }
 
-fn uvarint(reader: &mut Reader<'_>) -> Outcome<usize> {
-    let mut value = 0;
-    for shift in (0..35).step_by(7) {
-        let byte = reader.take(1)?[0];
-        value |= usize::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Ok(value);
-        }
-    }
-    Err("a number has too many bytes".into())
-}
-
-fn compact(reader: &mut Reader<'_>) -> Outcome<String> {
-    let length = uvarint(reader)?.saturating_sub(1);
-    Ok(String::from_utf8_lossy(reader.take(length)?).to_string())
-}
-
-fn no_tags(reader: &mut Reader<'_>) -> Outcome<()> {
-    for _ in 0..uvarint(reader)? {
-        uvarint(reader)?;
-        let length = uvarint(reader)?;
-        reader.take(length)?;
-    }
-    Ok(())
-}
-
 /// Reads a ConsumerGroupHeartbeat answer.
 pub fn beaten(frame: &[u8]) -> Outcome<Beaten> {
     let mut reader = Reader::new(frame);
     reader.i32()?;
-    no_tags(&mut reader)?;
+    tags(&mut reader)?;
     reader.i32()?;
     let error = reader.i16()?;
     let message = compact(&mut reader)?;
@@ -349,9 +311,9 @@ pub fn beaten(frame: &[u8]) -> Outcome<Beaten> {
             for _ in 1..uvarint(&mut reader)? {
                 partitions.push(reader.i32()?);
             }
-            no_tags(&mut reader)?;
+            tags(&mut reader)?;
         }
-        no_tags(&mut reader)?;
+        tags(&mut reader)?;
         beaten.assignment = Some((topic_id, partitions));
     }
     Ok(beaten)

@@ -12,6 +12,7 @@ pub mod compare;
 pub mod consuming;
 pub mod end_to_end;
 pub mod first;
+pub mod flexible;
 pub mod floor;
 pub mod floor_journal;
 pub mod frames;

@@ -5,6 +5,7 @@ use crate::campaign::Campaign;
 use crate::connection::Connection;
 use crate::directory;
 use pelton_bench::Outcome;
+use pelton_bench::flexible::{put_compact, put_uvarint};
 use pelton_bench::frames;
 use pelton_bench::net::{Host, NODES};
 use std::time::{Duration, Instant};
@@ -20,12 +21,12 @@ fn request(topic: &str, wanted: &[(i32, Vec<i32>)]) -> Vec<u8> {
     let mut out = frames::start(ALTER_REASSIGNMENTS, 1);
     out.push(0);
     frames::put_i32(&mut out, 10_000);
-    out.extend([2, topic.len() as u8 + 1]);
-    out.extend_from_slice(topic.as_bytes());
-    out.push(wanted.len() as u8 + 1);
+    out.push(2);
+    put_compact(&mut out, topic);
+    put_uvarint(&mut out, wanted.len() + 1);
     for (partition, replicas) in wanted {
         frames::put_i32(&mut out, *partition);
-        out.push(replicas.len() as u8 + 1);
+        put_uvarint(&mut out, replicas.len() + 1);
         replicas.iter().for_each(|replica| frames::put_i32(&mut out, *replica));
         out.push(0);
     }

@@ -7,6 +7,7 @@ use crate::replica::{self, Log};
 use crate::stamps::Stamps;
 use pelton_bench::Outcome;
 use pelton_bench::cluster::Cluster;
+use pelton_bench::flexible::{compact, put_compact, tags, uvarint};
 use pelton_bench::frames::{self, Reader};
 use pelton_bench::net::NODES;
 use std::collections::BTreeMap;
@@ -23,36 +24,10 @@ const WAIT: Duration = Duration::from_secs(5);
 /// What a broker says when it sees a disk that lied or a replica that must not go on: no fault here may bring it to that.
 const ALARMS: &[&str] = &["its disk has lost what it was told to keep", "told to cut its log to"];
 
-fn varint(reader: &mut Reader<'_>) -> Outcome<u64> {
-    let mut value = 0;
-    for shift in (0..35).step_by(7) {
-        let byte = reader.take(1)?[0];
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Ok(value);
-        }
-    }
-    Err("a number that does not end".into())
-}
-
-fn compact<'a>(reader: &mut Reader<'a>) -> Outcome<&'a [u8]> {
-    let length = varint(reader)?.saturating_sub(1);
-    reader.take(length as usize)
-}
-
-fn tags(reader: &mut Reader<'_>) -> Outcome<()> {
-    for _ in 0..varint(reader)? {
-        varint(reader)?;
-        let size = varint(reader)?;
-        reader.take(size as usize)?;
-    }
-    Ok(())
-}
-
 fn describe_request(id: i32, topic: &str, partition: i32) -> Vec<u8> {
     let mut out = frames::start(DESCRIBE_PRODUCERS, id);
-    out.extend([0, 2, topic.len() as u8 + 1]);
-    out.extend_from_slice(topic.as_bytes());
+    out.extend([0, 2]);
+    put_compact(&mut out, topic);
     out.push(2);
     frames::put_i32(&mut out, partition);
     out.extend([0, 0]);
@@ -67,9 +42,9 @@ fn described(frame: &[u8]) -> Outcome<Described> {
     reader.i32()?;
     tags(&mut reader)?;
     reader.i32()?;
-    let topics = varint(&mut reader)?;
+    let topics = uvarint(&mut reader)?;
     compact(&mut reader)?;
-    let partitions = varint(&mut reader)?;
+    let partitions = uvarint(&mut reader)?;
     if (topics, partitions) != (2, 2) {
         return Err("DescribeProducers of one partition was answered for another number".into());
     }
@@ -77,7 +52,7 @@ fn described(frame: &[u8]) -> Outcome<Described> {
     let error = reader.i16()?;
     compact(&mut reader)?;
     let mut producers = BTreeMap::new();
-    for _ in 1..varint(&mut reader)?.max(1) {
+    for _ in 1..uvarint(&mut reader)?.max(1) {
         let (id, epoch, last) = (reader.i64()?, reader.i32()?, reader.i32()?);
         reader.take(8 + 4 + 8)?;
         tags(&mut reader)?;

@@ -3,6 +3,7 @@
 
 use crate::connection::Connection;
 use pelton_bench::Outcome;
+use pelton_bench::flexible::{compact, put_compact, tags, uvarint};
 use pelton_bench::frames::{self, Reader};
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ const WAIT: Duration = Duration::from_millis(500);
 fn request(id: i32) -> Vec<u8> {
     let mut out = frames::start(DESCRIBE_QUORUM, id);
     // Tags; one topic, its name; one partition, 0, tags; tags of the topic and of all.
-    out.extend([0, 2, TOPIC.len() as u8 + 1]);
-    out.extend(TOPIC.as_bytes());
+    out.extend([0, 2]);
+    put_compact(&mut out, TOPIC);
     out.extend([2, 0, 0, 0, 0, 0, 0, 0]);
     frames::finish(out)
 }
@@ -25,12 +26,12 @@ fn request(id: i32) -> Vec<u8> {
 fn answer(frame: &[u8]) -> Outcome<Option<i32>> {
     let mut reader = Reader::new(frame);
     reader.i32()?;
-    reader.take(1)?;
-    if reader.i16()? != 0 || reader.take(1)? != [2] {
+    tags(&mut reader)?;
+    if reader.i16()? != 0 || uvarint(&mut reader)? != 2 {
         return Ok(None);
     }
-    let name = reader.take(1)?[0].saturating_sub(1);
-    reader.take(usize::from(name) + 1)?;
+    compact(&mut reader)?;
+    uvarint(&mut reader)?;
     reader.i32()?;
     let error = reader.i16()?;
     let leader = reader.i32()?;

@@ -2,14 +2,13 @@
 //! state that is reached without it is seen in a state that is reached with it.
 
 use std::collections::{HashSet, VecDeque};
-use std::hash::{Hash, Hasher};
 
 use pelton_model::IsrMember;
 use stateright::Model as _;
 
 use crate::canon::is_orphan;
 use crate::model::Model;
-use crate::part::Mixer;
+use crate::search::fingerprint;
 use crate::state::{Budget, N, State, index};
 use crate::symmetry::{self, Names};
 
@@ -90,11 +89,6 @@ fn view(model: &Model, s: &State, names: Names) -> Vec<i32> {
 }
 
 fn views(model: &Model) -> (HashSet<Vec<i32>>, usize) {
-    let fingerprint = |state: &State| {
-        let mut mixer = Mixer::default();
-        state.hash(&mut mixer);
-        mixer.finish()
-    };
     let mut pending: VecDeque<State> = model.init_states().into();
     let mut found: HashSet<u64> = pending.iter().map(fingerprint).collect();
     let mut seen = HashSet::new();

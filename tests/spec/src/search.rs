@@ -54,7 +54,8 @@ impl Fingerprints {
     }
 }
 
-fn fingerprint(state: &State) -> u64 {
+/// What a state is known by; never 0.
+pub fn fingerprint(state: &State) -> u64 {
     let mut mixer = Mixer::default();
     state.hash(&mut mixer);
     mixer.finish().max(1)

@@ -402,7 +402,6 @@ fn fact_of(batch: &Bytes) -> Option<ReplayedBatch> {
         producer_id: info.producer_id,
         producer_epoch: info.producer_epoch,
         base_sequence: info.base_sequence,
-        records_count: info.records_count,
         max_timestamp_ms: info.max_timestamp,
         attributes: info.attributes,
     })

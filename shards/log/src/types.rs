@@ -164,8 +164,6 @@ pub struct ReplayedBatch {
     pub producer_epoch: i16,
     /// Sequence number of the first record.
     pub base_sequence: i32,
-    /// Number of records.
-    pub records_count: i32,
     /// Largest timestamp, milliseconds.
     pub max_timestamp_ms: i64,
     /// Transaction bits and the rest of the attributes.

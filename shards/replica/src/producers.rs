@@ -23,11 +23,10 @@ pub struct BatchFacts {
     pub producer_epoch: i16,
     /// Sequence number of the first record.
     pub base_sequence: i32,
-    /// Number of records.
-    pub records_count: i32,
     /// Offset of the first record.
     pub base_offset: Offset,
-    /// Offset of the last record.
+    /// Offset of the last record. So many numbers further is the last sequence number too, whatever compaction has left of the
+    /// records between (as Kafka's `DefaultRecordBatch.lastSequence`).
     pub last_offset: Offset,
     /// Its largest timestamp, milliseconds.
     pub timestamp_ms: i64,
@@ -40,7 +39,6 @@ impl From<&BatchInfo> for BatchFacts {
             producer_id: info.producer_id,
             producer_epoch: info.producer_epoch,
             base_sequence: info.base_sequence,
-            records_count: info.records_count,
             base_offset: Offset(info.base_offset),
             last_offset: Offset(info.last_offset()),
             timestamp_ms: info.max_timestamp,
@@ -51,7 +49,7 @@ impl From<&BatchInfo> for BatchFacts {
 impl BatchFacts {
     /// Sequence number of the last record; sequences go on at 0 after i32::MAX.
     fn last_sequence(&self) -> i32 {
-        let last = i64::from(self.base_sequence) + i64::from(self.records_count) - 1;
+        let last = i64::from(self.base_sequence) + (self.last_offset.0 - self.base_offset.0);
         (last % (i64::from(i32::MAX) + 1)) as i32
     }
 }
@@ -329,7 +327,6 @@ mod tests {
             producer_id: 9,
             producer_epoch: epoch,
             base_sequence,
-            records_count,
             base_offset: Offset(base_offset),
             last_offset: Offset(base_offset + i64::from(records_count) - 1),
             timestamp_ms: 1000 + base_offset,
@@ -380,6 +377,29 @@ mod tests {
         assert_eq!(error(&producers, batch(0, 1, 1, 0)), None);
         let producers = after(&[batch(0, i32::MAX, 1, 0)]);
         assert_eq!(error(&producers, batch(0, 0, 1, 0)), None);
+    }
+
+    #[test]
+    fn what_compaction_leaves_of_a_batch_says_the_sequences_it_had() {
+        let whole = BatchInfo {
+            base_offset: 100,
+            last_offset_delta: 2,
+            producer_id: 9,
+            base_sequence: 5,
+            records_count: 3,
+            ..BatchInfo::default()
+        };
+        let sent_again = BatchFacts::from(&BatchInfo { base_offset: 0, ..whole });
+        for records_count in [3, 1, 0] {
+            let mut producers = Producers::default();
+            let left = BatchInfo { records_count, ..whole };
+            producers.update(&BatchFacts::from(&left), Now::default());
+            let verdict = producers.check(&sent_again, Now::default());
+            let Verdict::Duplicate { base_offset, last_offset, .. } = verdict else { panic!("{verdict:?}") };
+            assert_eq!((base_offset, last_offset), (Offset(100), Offset(102)), "{records_count} left");
+            assert_eq!(error(&producers, batch(0, 8, 1, 0)), None, "{records_count} left");
+            assert_eq!(producers.describe()[0].last_sequence, 7);
+        }
     }
 
     #[test]

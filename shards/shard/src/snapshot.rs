@@ -122,7 +122,6 @@ fn facts_of(batch: &ReplayedBatch) -> BatchFacts {
         producer_id: batch.producer_id,
         producer_epoch: batch.producer_epoch,
         base_sequence: batch.base_sequence,
-        records_count: batch.records_count,
         base_offset: batch.base_offset,
         last_offset: batch.last_offset,
         timestamp_ms: batch.max_timestamp_ms,

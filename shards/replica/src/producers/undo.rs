@@ -153,7 +153,6 @@ mod tests {
                     producer_id: id as i64,
                     producer_epoch: producer.0,
                     base_sequence: producer.1 - 1,
-                    records_count: 1,
                     base_offset: Offset(offset),
                     last_offset: Offset(offset),
                     timestamp_ms: offset,

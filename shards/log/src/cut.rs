@@ -99,9 +99,14 @@ impl PartitionLog {
         first.unwrap_or(self.log_end).min(self.log_start)
     }
 
-    /// Cuts the tail, the ends and the segments. The batches of the tail that no segment had, by their groups, and segments
-    /// of which nothing is left.
-    pub fn cut_to(&mut self, to: Offset, place: Option<Place>) -> (Offset, Vec<u64>, Vec<SegmentName>) {
+    /// Cuts the tail, the ends and the segments; checkpoint `known` is the first to know. The batches of the tail that no segment
+    /// had, by their groups, and segments of which nothing is left.
+    pub fn cut_to(
+        &mut self,
+        to: Offset,
+        place: Option<Place>,
+        known: u64,
+    ) -> (Offset, Vec<u64>, Vec<SegmentName>) {
         let (mut end, mut unlaid) = (to.min(self.log_end), Vec::new());
         while let Some(batch) = self.tail.back().filter(|batch| batch.fact.last_offset >= to) {
             end = end.min(batch.fact.base_offset);
@@ -123,7 +128,7 @@ impl PartitionLog {
                 gone.extend(self.segments.drain(at..));
             } else {
                 let segment = &mut self.segments[at];
-                (segment.length, segment.end_offset) = (length, end);
+                (segment.length, segment.end_offset, segment.cut_known) = (length, end, known);
             }
         }
         self.end_at(end);
@@ -398,7 +403,7 @@ impl Storage {
                 let (unlaid, gone) = partition.restart_at(cutting.to);
                 (cutting.to, unlaid, gone)
             }
-            false => partition.cut_to(cutting.to, place),
+            false => partition.cut_to(cutting.to, place, generation),
         };
         if let Some((name, ..)) = place {
             self.cut_index(slot, name, out, progress);
@@ -437,10 +442,6 @@ pub(crate) fn place_in_files(
             }
             at += info.size_bytes;
             position = from + at as u64;
-        }
-        // The file was cut here already, when the segment behind it began.
-        if bytes.is_empty() && position > 0 {
-            break;
         }
         if position == from {
             let (name, key) = (segment.base_offset.0, partition.key);

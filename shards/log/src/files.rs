@@ -37,6 +37,8 @@ pub(crate) struct Doomed {
     waiting: BTreeMap<(u64, u64), Row>,
     in_flight: BTreeMap<u64, Row>,
     busy: BTreeMap<(PartitionSlot, SegmentName), u32>,
+    /// Segments that have ended and keep what was cut of them, each until this checkpoint is durable.
+    kept_whole: Vec<(u64, PartitionSlot, PartitionKey, SegmentName)>,
     next_row: u64,
     /// What compaction is making and no log has yet.
     pub made: Vec<(PartitionKey, SegmentName)>,
@@ -124,11 +126,17 @@ impl Storage {
         }
     }
 
-    /// The end of a segment: the padding behind its last batch goes, and its index is written.
+    /// The end of a segment: the padding behind its last batch goes, and its index is written. What was cut of it goes when a
+    /// checkpoint knows of the cut: until then recovery finds the place through the file's batches, and if power goes while a
+    /// file is cut, ext4 may make the rest of a block zeros and yet keep the length.
     pub(crate) fn seal_segment(&mut self, slot: PartitionSlot, name: SegmentName, out: &mut Vec<DiskEffect>) {
         let Some((key, segment)) = self.partition(slot).and_then(|p| Some((p.key, p.segment(name)?))) else {
             return;
         };
+        if segment.cut_known > self.doomed.generation {
+            let row = (segment.cut_known, slot, key, name);
+            return self.doomed.kept_whole.push(row);
+        }
         let (file, length) = (segment.file(key, FileKind::Log), segment.length);
         let index_bytes = segment.index.as_ref().map(|index| index.size_bytes());
         self.begin_file_op(slot, name);
@@ -286,6 +294,7 @@ impl Storage {
         if self.stopping {
             return;
         }
+        self.seal_known_cuts(out);
         self.checkpointing.wanted |=
             self.checkpointing.underway.is_none() && self.doomed.waits_for_checkpoint(now);
         if self.config.sabotaged(Sabotage::DeleteBeforeCheckpoint) {
@@ -308,6 +317,21 @@ impl Storage {
                 let file = row.name.file(row.key, kind);
                 let ticket = self.ticket(Op::Delete(place.1));
                 out.push(DiskEffect::FileDelete { ticket, file });
+            }
+        }
+    }
+
+    /// Ends segments whose cut a durable checkpoint knows by now. Cut again meanwhile, they wait again.
+    fn seal_known_cuts(&mut self, out: &mut Vec<DiskEffect>) {
+        let made = self.doomed.generation;
+        let known: Vec<_> = self.doomed.kept_whole.extract_if(.., |row| row.0 <= made).collect();
+        for (_, slot, key, name) in known {
+            let closed =
+                self.partition(slot).filter(|partition| partition.key == key).is_some_and(|partition| {
+                    partition.segment_at(name).is_some_and(|at| at + 1 < partition.segments.len())
+                });
+            if closed {
+                self.seal_segment(slot, name, out);
             }
         }
     }

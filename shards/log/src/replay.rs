@@ -343,7 +343,7 @@ impl Replay<'_> {
                 let (unlaid, gone) = partition.restart_at(entry.value);
                 (entry.value, unlaid, gone)
             }
-            false => partition.cut_to(entry.value, place),
+            false => partition.cut_to(entry.value, place, generation),
         };
         for sequence in unlaid {
             if sequence == group.sequence {

@@ -41,6 +41,8 @@ pub struct Segment {
     pub created_ms: i64,
     /// Complete up to `length`, if it is in memory.
     pub index: Option<SparseIndex>,
+    /// The first checkpoint that knows that it was cut; 0: it was not in this life.
+    pub cut_known: u64,
 }
 
 /// A batch as rolling and indexing see it.
@@ -68,6 +70,7 @@ impl Segment {
             first_timestamp_ms: -1,
             created_ms,
             index: Some(SparseIndex::new(base_offset)),
+            cut_known: 0,
         }
     }
 
@@ -82,6 +85,7 @@ impl Segment {
             first_timestamp_ms: data.first_timestamp_ms,
             created_ms: data.created_ms,
             index: (data.length == 0).then(|| SparseIndex::new(Offset(data.base_offset))),
+            cut_known: 0,
         }
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use pelton_log::SegmentReader;
 use pelton_log::disk::{DiskEffect, DiskError, SegmentFile, SegmentPiece, Ticket};
 use pelton_model::Prng;
+use pelton_model::limits::BLOCK_BYTES;
 
 const SECTOR_BYTES: usize = 512;
 /// How many of the newest journal writes of a shard are remembered.
@@ -82,6 +83,17 @@ impl File {
         let count = self.unsynced.partition_point(|(number, ..)| *number <= completed);
         for (_, position, bytes) in self.unsynced.drain(..count) {
             write_at(&mut self.durable, position, &bytes);
+        }
+    }
+
+    /// A power cut in the middle of it: the rest of the block is zeros, and the length is what it was.
+    fn truncate_half(&mut self, length: usize) {
+        self.sync(u64::MAX);
+        for bytes in [&mut self.cache, &mut self.durable] {
+            let end = length.next_multiple_of(BLOCK_BYTES).min(bytes.len());
+            if length < end {
+                bytes[length..end].fill(0);
+            }
         }
     }
 
@@ -402,6 +414,11 @@ impl Disk {
                 }
                 Kind::Delete if prng.one_in(2) => {
                     self.files.remove(&operation.name);
+                }
+                Kind::Truncate { length } if crash == Crash::PowerCut && prng.one_in(2) => {
+                    if let Some(file) = self.files.get_mut(&operation.name) {
+                        file.truncate_half(*length);
+                    }
                 }
                 _ => {}
             }

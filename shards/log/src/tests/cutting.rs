@@ -22,6 +22,8 @@ struct Model {
     flushed: i64,
     /// A cut asked for: where, and whether the log begins anew there.
     cutting: Option<(i64, bool)>,
+    /// As it was before a cut that a killed process had not flushed: until the next one has, power may bring it back.
+    uncut: Option<Box<Model>>,
 }
 
 impl Model {
@@ -158,6 +160,7 @@ impl Life {
             let storage = &self.world.storage;
             assert_eq!(storage.log_end_offset(*slot).0, model.end);
             assert!(storage.written_end_offset(*slot).0 <= model.end);
+            model.uncut = None;
             model.written = model.written.max(storage.written_end_offset(*slot).0);
             model.flushed = model.flushed.max(storage.flushed_end_offset(*slot).0);
         }
@@ -197,7 +200,15 @@ impl Life {
             let model = life.models[which].clone();
             let promised = if power_cut { model.flushed } else { model.written };
             let mut found = match model.cutting.map(|cutting| model.cut(cutting)) {
-                Some(cut) if end == cut.end && (end < promised || end == base) => cut,
+                Some(cut) if end == cut.end && (end < promised || end == base) => {
+                    Model { uncut: Some(Box::new(model)), ..cut }
+                }
+                _ if power_cut
+                    && (end, base) != (model.end, end)
+                    && model.uncut.as_ref().is_some_and(|uncut| uncut.end == end) =>
+                {
+                    *model.uncut.unwrap_or_default()
+                }
                 _ => {
                     let range = promised..=model.end;
                     assert!(range.contains(&end), "partition {which}: {end} is not in {range:?}");
@@ -238,7 +249,7 @@ pub fn live(seed: u64, config: StorageConfig) {
 
 #[test]
 fn lives_of_followers() {
-    for seed in 0..300 {
+    for seed in 0..1000 {
         let direct_bytes = [500, 5_000, 256 << 10][seed as usize % 3];
         live(seed, StorageConfig { direct_bytes, writes_in_flight: 1 + seed as usize % 4, ..small() });
     }

@@ -40,6 +40,15 @@ impl File {
         }
     }
 
+    /// A power cut in the middle of it: ext4 writes the rest of the block as zeros, and may not come to the new length.
+    fn truncate_half(&mut self, length: usize) {
+        self.sync();
+        let end = length.next_multiple_of(BLOCK_BYTES).min(self.stable.len());
+        if length < end {
+            self.stable[length..end].fill(0);
+        }
+    }
+
     fn sync(&mut self) {
         self.stable = self.view();
         self.volatile.clear();
@@ -239,6 +248,11 @@ impl Disk {
                     }
                     torn[..keep].copy_from_slice(&bytes[..keep]);
                     self.checkpoints[usize::from(slot)] = Some(torn);
+                }
+                DiskEffect::SegmentTruncate { file, length, .. } if prng.below(2) == 0 => {
+                    if let Some(file) = self.files.get_mut(&file) {
+                        file.truncate_half(length as usize);
+                    }
                 }
                 _ => {}
             }

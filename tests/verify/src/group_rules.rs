@@ -18,16 +18,33 @@ fn connect(campaign: &Campaign, group: &str) -> Outcome<GroupClient> {
     GroupClient::connect(&campaign.cluster.addresses().join(","), group, WAIT, WAIT)
 }
 
+/// A member's commit. While the coordinator moves it is looked up anew, as clients do.
+fn commit(
+    campaign: &Campaign,
+    client: &mut GroupClient,
+    (group, generation, name): (&str, i32, &str),
+    offsets: &[(i32, i64)],
+) -> Outcome<()> {
+    let deadline = Instant::now() + WAIT;
+    loop {
+        match client.commit(generation, name, &campaign.directory.topic, offsets)? {
+            0 => return Ok(()),
+            code if MOVES.contains(&code) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(50));
+                *client = connect(campaign, group)?;
+            }
+            code => return Err(format!("a member's commit was answered with error code {code}")),
+        }
+    }
+}
+
 /// Classic members: the second that joins moves the generation, and with the first one's nothing may be committed any more.
 fn classic(campaign: &Campaign, group: &str) -> Outcome<()> {
     let topic = campaign.directory.topic.clone();
     let (mut first, mut second) = (connect(campaign, group)?, connect(campaign, group)?);
     let mut name = String::new();
     let old = first.join_alone(&mut name, &topic, campaign.partitions)?;
-    match first.commit(old, &name, &topic, &[(0, 1)])? {
-        0 => {}
-        code => return Err(format!("a member's commit was answered with error code {code}")),
-    }
+    commit(campaign, &mut first, (group, old, &name), &[(0, 1)])?;
     let joining = {
         let topic = topic.clone();
         std::thread::spawn(move || -> Outcome<i32> {
@@ -176,10 +193,7 @@ fn fetched_early(campaign: &mut Campaign, group: &str) -> Outcome<()> {
     let generation = client.join_alone(&mut name, &topic, campaign.partitions)?;
     for (round, offset) in (1..=12i64).map(|number| (number as usize, number * 8 - 1)) {
         let all: Vec<(i32, i64)> = (0..campaign.partitions).map(|partition| (partition, offset)).collect();
-        match client.commit(generation, &name, &topic, &all)? {
-            0 => {}
-            code => return Err(format!("a member's commit was answered with error code {code}")),
-        }
+        commit(campaign, &mut client, (group, generation, &name), &all)?;
         // Who coordinates is not known here: each pair of nodes stands still in turn.
         let still: Vec<usize> = (1..=NODES).filter(|node| *node != 1 + round % NODES).collect();
         let mut asking = connect(campaign, group)?;
@@ -226,10 +240,8 @@ fn commit_some(campaign: &Campaign, group: &str, first: i64) -> Outcome<Vec<(i32
     let generation = client.join_alone(&mut name, topic, campaign.partitions)?;
     let offsets: Vec<(i32, i64)> =
         (0..campaign.partitions).map(|partition| (partition, first + i64::from(partition))).collect();
-    match client.commit(generation, &name, topic, &offsets)? {
-        0 => Ok(offsets),
-        code => Err(format!("a member's commit was answered with error code {code}")),
-    }
+    commit(campaign, &mut client, (group, generation, &name), &offsets)?;
+    Ok(offsets)
 }
 
 /// All of it, then kills all nodes: what was committed is, a member goes on in its epoch, and whoever joins later is in a later one.

@@ -13,6 +13,7 @@ mod directory;
 mod examine;
 mod failover;
 mod fault;
+mod frozen;
 mod group_moves;
 mod group_rules;
 mod interrupt;

@@ -7,8 +7,13 @@ use crate::small_disk::run as command;
 use pelton_bench::Outcome;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// `linux/fs.h`; the crate `libc` has neither.
+const FIFREEZE: libc::c_ulong = 0xc004_5877;
+const FITHAW: libc::c_ulong = 0xc004_5878;
 
 /// Mounts made by this thread, and those it starts, are theirs alone from here on: a process that somebody starts in a namespace of its
 /// own would keep a copy of them, and so the file system alive when it is unmounted here.
@@ -116,6 +121,15 @@ impl PowerDisk {
     /// Writes fail from here on, or do not any more.
     pub fn refuse_writes(&mut self, refuse: bool) -> Outcome<()> {
         self.order(if refuse { "refuse" } else { "accept" }).map(|_| ())
+    }
+
+    /// Every write to the file system waits from here on, also one to the page cache, or does not any more.
+    pub fn freeze(&mut self, freeze: bool) -> Outcome<()> {
+        let failed = |error: std::io::Error| format!("{}: {error}", self.path.display());
+        let root = File::open(&self.path).map_err(failed)?;
+        // SAFETY: both take no argument.
+        let done = unsafe { libc::ioctl(root.as_raw_fd(), if freeze { FIFREEZE } else { FITHAW }, 0) };
+        if done == 0 { Ok(()) } else { Err(failed(std::io::Error::last_os_error())) }
     }
 
     /// It is back: nobody may have files open. The file system is mounted anew, and what its journal has is replayed.

@@ -78,15 +78,41 @@ pub const RECIPES: &[Recipe] = &[
     },
     Recipe { name: "an old copy", stages: &[Stage::OldCopy], ..PLAIN },
     Recipe {
-        name: "all killed, slow writes",
+        name: "all killed, frozen disks",
+        stages: &[Stage::Wait(1), Stage::Frozen],
+        settings: &["log.flush.interval.messages=1000000"],
+        ..PLAIN
+    },
+    Recipe {
+        name: "all killed, much load",
         stages: &[
-            Stage::SlowWrites(4_000),
-            Stage::Wait(1),
-            Stage::OneLater,
-            Stage::OneLater,
-            Stage::SlowWrites(0),
+            Stage::Wait(3),
+            Stage::Fault(Kind::KillAll),
+            Stage::Wait(2),
+            Stage::Fault(Kind::KillAll),
+            Stage::Wait(2),
+            Stage::Fault(Kind::KillAll),
         ],
-        settings: &["log.flush.interval.messages=1000000", "pelton.journal.writes.in.flight=1"],
+        value_bytes: Some(4_000),
+        pause_ms: 1,
+        ..PLAIN
+    },
+    Recipe {
+        name: "power of all, small journal",
+        stages: &[
+            Stage::SlowDisks(20_000),
+            Stage::Wait(2),
+            Stage::PowerAll(1),
+            Stage::Wait(2),
+            Stage::PowerAll(1),
+            Stage::Wait(2),
+            Stage::PowerAll(1),
+            Stage::Wait(2),
+            Stage::PowerAll(1),
+        ],
+        settings: &["pelton.journal.bytes=8388608"],
+        value_bytes: Some(4_000),
+        pause_ms: 1,
         ..PLAIN
     },
     Recipe { name: "coordinators killed", stages: &[Stage::GroupsKilled], ..PLAIN },

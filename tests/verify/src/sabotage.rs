@@ -13,11 +13,11 @@ use pelton_bench::cluster::{Cluster, System};
 use pelton_bench::net::{NODES, Net};
 use pelton_bench::server::{self, Scratch};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Letters of what was noticed first.
-const WORDS: usize = 420;
+/// Letters of what was noticed first, from its beginning and from its end.
+const WORDS: (usize, usize) = (240, 420);
 /// All must be well this long after a fault was undone; a broker that does wrong on purpose is waited for no longer.
 const SETTLE: Duration = Duration::from_secs(20);
 
@@ -64,6 +64,7 @@ fn trial_here(
     if let Some(name) = name {
         cluster.set_environment(vec![("PELTON_SABOTAGE".to_string(), name.to_string())]);
     }
+    let logs: Vec<PathBuf> = (1..=NODES).map(|node| cluster.log_path(node)).collect();
     let pause = Duration::from_millis(recipe.pause_ms);
     let load = Load {
         pause,
@@ -82,6 +83,9 @@ fn trial_here(
     for stage in recipe.stages {
         let done = staged::run(*stage, &mut campaign, &mut disks, &mut dice);
         if let Some(words) = campaign.noticed().or(done.err()) {
+            if name.is_none() {
+                keep_logs(args, recipe, &logs);
+            }
             return Ok(Some(words));
         }
     }
@@ -91,8 +95,24 @@ fn trial_here(
     Ok(tally.faults.into_iter().next())
 }
 
+/// What the sound program's processes said, for whoever looks into it: into `--out`.
+fn keep_logs(args: &Args, recipe: &Recipe, logs: &[PathBuf]) {
+    let Some(out) = args.text("out").map(Path::new) else { return };
+    for (index, log) in logs.iter().enumerate() {
+        let name = format!("{}-node-{}.log", recipe.name.replace([' ', ','], "-"), index + 1);
+        if let Err(error) = std::fs::create_dir_all(out).and_then(|()| std::fs::copy(log, out.join(name))) {
+            eprintln!("{}: {error}", log.display());
+        }
+    }
+}
+
 fn short(words: &str) -> String {
-    words.chars().take(WORDS).collect::<String>().replace('\n', " ")
+    let letters: Vec<char> = words.chars().map(|letter| if letter == '\n' { ' ' } else { letter }).collect();
+    if letters.len() <= WORDS.0 + WORDS.1 {
+        return letters.into_iter().collect();
+    }
+    let (head, tail) = (&letters[..WORDS.0], &letters[letters.len() - WORDS.1..]);
+    [head, &[' ', '…', ' '], tail].concat().into_iter().collect()
 }
 
 /// What is to be tried: switch (none: nothing is switched on) and recipe, the sound program before the first fault of each recipe.

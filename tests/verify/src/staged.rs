@@ -5,7 +5,7 @@ use crate::campaign::Campaign;
 use crate::connection::Connection;
 use crate::fault::{self, Dice, Kind};
 use crate::power_disk::PowerDisk;
-use crate::{churn, damage, deposed, directory, group_moves, group_rules, power, quorum, trim};
+use crate::{churn, damage, deposed, directory, frozen, group_moves, group_rules, power, quorum, trim};
 use pelton_bench::Outcome;
 use pelton_bench::net::NODES;
 use pelton_crash::producer::Fate;
@@ -29,8 +29,8 @@ pub enum Stage {
     TooFew,
     /// SIGTERM to each: when its process has ended, others lead what it led, and the quorum, and know that it has left.
     HandOver,
-    /// kill -9 of all, and those who led some partitions start later than the others: each node in turn is the later one.
-    OneLater,
+    /// Disks of two nodes take nothing for a moment, kill -9 of all, and the third one starts later than the others: each in turn.
+    Frozen,
     /// A node that is far behind starts before those who have everything.
     LaggardFirst,
     /// A block of a journal changed: the node must not start.
@@ -59,8 +59,6 @@ pub enum Stage {
     PowerEach,
     /// Writes of each node in turn fail.
     RefuseWrites,
-    /// From here on each write to a disk takes so many microseconds longer.
-    SlowWrites(u64),
     /// From here on each flush of a disk takes so many microseconds longer.
     SlowDisks(u64),
 }
@@ -71,8 +69,8 @@ const BEYOND_LEASE: Duration = Duration::from_millis(3_200);
 impl Stage {
     /// Needs disks whose power can be cut.
     pub fn needs_power(self) -> bool {
-        use Stage::{PowerAll, PowerEach, RefuseWrites, SlowDisks, SlowWrites};
-        matches!(self, PowerAll(_) | PowerEach | RefuseWrites | SlowDisks(_) | SlowWrites(_))
+        use Stage::{Frozen, PowerAll, PowerEach, RefuseWrites, SlowDisks};
+        matches!(self, PowerAll(_) | PowerEach | RefuseWrites | SlowDisks(_) | Frozen)
     }
 }
 
@@ -100,7 +98,7 @@ pub fn run(stage: Stage, campaign: &mut Campaign, disks: &mut [PowerDisk], dice:
         }),
         Stage::TooFew => too_few(campaign),
         Stage::HandOver => (1..=NODES).try_for_each(|node| hand_over(campaign, node)),
-        Stage::OneLater => one_later(campaign),
+        Stage::Frozen => frozen::run(campaign, disks),
         Stage::LaggardFirst => laggard_first(campaign),
         Stage::DamagedJournal => damage::journal(campaign),
         Stage::Trim => trim::run(campaign),
@@ -113,7 +111,6 @@ pub fn run(stage: Stage, campaign: &mut Campaign, disks: &mut [PowerDisk], dice:
         Stage::PowerAll(times) => power::cut_all(campaign, disks, times, dice.ms(100, 900)),
         Stage::PowerEach => power::cut_each(campaign, disks),
         Stage::RefuseWrites => power::refuse_writes(campaign, disks),
-        Stage::SlowWrites(us) => disks.iter_mut().try_for_each(|disk| disk.slow_writes(us)),
         Stage::SlowDisks(us) => disks.iter_mut().try_for_each(|disk| disk.slow(us)),
     }
     .map_err(named)
@@ -159,7 +156,9 @@ fn old_copy(campaign: &mut Campaign) -> Outcome<()> {
         campaign.cluster.kill(node);
         std::fs::rename(&data, &kept).and_then(|()| std::fs::rename(&copy, &data)).map_err(failed)?;
         campaign.cluster.start(node)?;
-        let deadline = Instant::now() + Duration::from_secs(5);
+        // All is well also as long as the others have not missed it.
+        std::thread::sleep(BEYOND_LEASE);
+        let deadline = Instant::now() + Duration::from_secs(2);
         let mut taken = false;
         while Instant::now() < deadline && !taken {
             taken = fault::settle(&campaign.directory, Duration::ZERO).is_ok();
@@ -262,17 +261,6 @@ fn hand_over(campaign: &mut Campaign, node: usize) -> Outcome<()> {
     }
     campaign.cluster.start(node)?;
     campaign.recover()
-}
-
-fn one_later(campaign: &mut Campaign) -> Outcome<()> {
-    for later in 1..=NODES {
-        (1..=NODES).for_each(|node| campaign.cluster.kill(node));
-        (1..=NODES).filter(|node| *node != later).try_for_each(|node| campaign.cluster.start(node))?;
-        std::thread::sleep(BEYOND_LEASE);
-        campaign.cluster.start(later)?;
-        campaign.recover()?;
-    }
-    Ok(())
 }
 
 fn laggard_first(campaign: &mut Campaign) -> Outcome<()> {

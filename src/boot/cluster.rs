@@ -94,6 +94,7 @@ pub fn complete(
             cluster_id: meta.cluster_id.clone(),
             directory: directory.into(),
             start: meta.start,
+            mode: config.broker.mode,
         };
         plan.peers = Some(PeerPlan {
             listen: *listen,

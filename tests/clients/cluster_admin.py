@@ -34,8 +34,8 @@ REFUSED_S = 30
 class Node(lib.Pelton):
     """One process; `address`: it is no founder and joins."""
 
-    def __init__(self, node_id, founders, secret, address=None):
-        super().__init__("single", SHARDS, settings={**SETTINGS, "broker.rack": f"rack-{node_id}"}, node_id=node_id)
+    def __init__(self, node_id, founders, secret, address=None, mode="single"):
+        super().__init__(mode, SHARDS, settings={**SETTINGS, "broker.rack": f"rack-{node_id}"}, node_id=node_id)
         self.founders, self.secret, self.address = founders, secret, address
 
     def command(self):
@@ -56,9 +56,9 @@ class Founders(Nodes):
         self.all = [Node(i + 1, self.peers, self.secret) for i in range(3)]
         self.bootstrap = ",".join(n.bootstrap for n in self.all)
 
-    def joining(self, node_id, secret=None):
+    def joining(self, node_id, secret=None, mode="single"):
         """One more."""
-        return Node(node_id, self.peers, secret or self.secret, f"127.0.0.1:{self.next_port}")
+        return Node(node_id, self.peers, secret or self.secret, f"127.0.0.1:{self.next_port}", mode)
 
 
 class Test:
@@ -81,6 +81,7 @@ class Test:
         for name, function in (
                 ("topics on three nodes", self.first),
                 ("a node without the secret stays outside", self.stranger),
+                ("a node that clients reach in another way stays outside", self.other_mode),
                 ("a fourth node joins", self.join),
                 ("its data directory belongs to it", self.other_directory),
                 ("a replica moves to it", self.move),
@@ -177,9 +178,14 @@ class Test:
     def stranger(self):
         secret = self.nodes.dir / "wrong"
         secret.write_text("another secret, which is long enough too\n")
-        node = self.nodes.joining(4, secret)
+        self.kept_out(self.nodes.joining(4, secret), b"secret")
+
+    def other_mode(self):
+        self.kept_out(self.nodes.joining(4, mode="direct"), b"with --mode direct")
+
+    def kept_out(self, node, why):
         try:
-            self.refused(node, b"secret")
+            self.refused(node, why)
         finally:
             node.destroy()
         assert self.brokers() == [256, 512, 768]

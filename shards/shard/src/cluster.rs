@@ -26,7 +26,7 @@ use pelton_cluster::lease::LeaseConfig;
 use pelton_cluster::peer::{Identity, Peer};
 use pelton_cluster::record::NodeRegistration;
 use pelton_log::PartitionSlot;
-use pelton_model::{ClusterId, NodeEpoch, NodeId, PartitionKey, Replica, ReplicaEpoch};
+use pelton_model::{BrokerConfig, ClusterId, NodeEpoch, NodeId, PartitionKey, Replica, ReplicaEpoch};
 use pelton_replica::effect::Settings;
 use pelton_replica::lease::Lease;
 
@@ -167,11 +167,17 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    fn new(me: Replica, id: &ClusterId, config: &ClusterConfig, seat: Option<MemberSeat>) -> Cluster {
+    fn new(me: Replica, broker: &BrokerConfig, config: &ClusterConfig, seat: Option<MemberSeat>) -> Cluster {
         let (directory, start) = (config.registration.directory, config.registration.start);
         Cluster {
             me,
-            identity: Identity { place: me, cluster_id: id.0.clone(), directory, start },
+            identity: Identity {
+                place: me,
+                cluster_id: broker.cluster_id.0.clone(),
+                directory,
+                start,
+                mode: broker.mode,
+            },
             first: config.first.clone(),
             peers_differ: true,
             serving: BTreeMap::new(),

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use pelton_model::limits::{NODE_ID_MAX, SHARDS_MAX};
-use pelton_model::{NodeId, Replica, ShardId};
+use pelton_model::{ListenerMode, NodeId, Replica, ShardId};
 use uuid::Uuid;
 
 use super::proof::{NONCE_BYTES, Nonce};
@@ -29,6 +29,8 @@ pub struct Identity {
     pub directory: Uuid,
     /// How often a process has started on that directory; raised and on stable storage before anything is said.
     pub start: u64,
+    /// How clients reach its shards. The same for all nodes: from it follow the broker ids that each tells of the others.
+    pub mode: ListenerMode,
 }
 
 /// What a hello says.
@@ -67,6 +69,7 @@ impl Hello {
         out.uuid(self.identity.directory);
         out.u64(self.identity.start);
         out.0.extend_from_slice(&self.nonce);
+        out.u8(u8::from(self.identity.mode == ListenerMode::Single));
         Bytes::from(out.0)
     }
 
@@ -83,7 +86,13 @@ impl Hello {
         }
         let mut hello = Hello {
             versions,
-            identity: Identity { place, cluster_id: String::new(), directory: Uuid::nil(), start: 0 },
+            identity: Identity {
+                place,
+                cluster_id: String::new(),
+                directory: Uuid::nil(),
+                start: 0,
+                mode: ListenerMode::Direct,
+            },
             to,
             nonce: [0; NONCE_BYTES],
         };
@@ -101,6 +110,9 @@ impl Hello {
         hello.identity.directory = from.uuid()?;
         hello.identity.start = from.u64()?;
         hello.nonce = from.take()?;
+        if from.bool()? {
+            hello.identity.mode = ListenerMode::Single;
+        }
         Ok(hello)
     }
 }

@@ -45,7 +45,7 @@ pub fn known_peers<'a>(
 
 #[cfg(test)]
 mod tests {
-    use pelton_model::{NodeEpoch, NodeId, ShardEpoch};
+    use pelton_model::{ListenerMode, NodeEpoch, NodeId, ShardEpoch};
     use uuid::Uuid;
 
     use super::*;
@@ -76,7 +76,8 @@ mod tests {
 
     fn me(node: i32, shard: u16, start: u64) -> Identity {
         let cluster_id = String::new();
-        Identity { place: place(node, shard), cluster_id, directory: Uuid::from_u128(node as u128), start }
+        let (directory, mode) = (Uuid::from_u128(node as u128), ListenerMode::Direct);
+        Identity { place: place(node, shard), cluster_id, directory, start, mode }
     }
 
     fn first(id: i32) -> Peer {

@@ -1,5 +1,6 @@
 //! Why a side ends a connection that begins: checked by both, sent as one byte, said in the logs of both in the same words.
 
+use pelton_model::ListenerMode;
 use uuid::Uuid;
 
 use super::hello::Hello;
@@ -31,9 +32,11 @@ pub enum Refusal {
     Connected = 10,
     /// The node is not one of the cluster's any more.
     Removed = 11,
+    /// Clients reach their shards in different ways.
+    Mode = 12,
 }
 
-const ALL: [Refusal; 11] = [
+const ALL: [Refusal; 12] = [
     Refusal::Version,
     Refusal::Cluster,
     Refusal::Itself,
@@ -45,6 +48,7 @@ const ALL: [Refusal; 11] = [
     Refusal::Stale,
     Refusal::Connected,
     Refusal::Removed,
+    Refusal::Mode,
 ];
 
 impl Refusal {
@@ -105,7 +109,20 @@ impl Refusal {
             ),
             Refusal::Connected => format!("nodes {dn} and {an} are connected already"),
             Refusal::Removed => format!("node {node} is not in the cluster any more"),
+            Refusal::Mode => format!(
+                "node {dn} was started with --mode {}, node {an} with --mode {}; start all nodes of a cluster with the same",
+                mode(d.mode),
+                mode(a.mode)
+            ),
         }
+    }
+}
+
+/// As `pelton start` knows it.
+fn mode(mode: ListenerMode) -> &'static str {
+    match mode {
+        ListenerMode::Direct => "direct",
+        ListenerMode::Single => "single",
     }
 }
 
@@ -134,6 +151,9 @@ pub fn judge(role: Role, mine: &Hello, theirs: &Hello, directory: Option<Uuid>) 
     }
     if directory.is_some_and(|directory| directory != them.directory) {
         return Err(Refusal::Directory);
+    }
+    if me.mode != them.mode {
+        return Err(Refusal::Mode);
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pelton_model::{BrokerConfig, NodeId, Now, Prng, Replica, ShardId};
+use pelton_model::{BrokerConfig, ListenerMode, NodeId, Now, Prng, Replica, ShardId};
 use pelton_reactor::{
     Core, Counters, PeerNews, PeerOrder, PeerPlan, Running, ShardPlan, StartError, log_to_stderr, start_core,
 };
@@ -148,6 +148,7 @@ fn start(
         cluster_id: "5m4hXyJ2Q7yTaaaaaaaaaa".to_string(),
         directory: uuid::Uuid::from_u128(1000 + id as u128),
         start: 1,
+        mode: ListenerMode::Direct,
     };
     let plans = (0..shards).map(ShardId).map(|shard| ShardPlan {
         shard,

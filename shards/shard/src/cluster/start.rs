@@ -45,7 +45,7 @@ impl Shard {
         };
         let image = seat.as_ref().map(|seat| seat.member.image().clone());
         let me = Replica { node: shard.config.node_id, shard: id };
-        let mut cluster_of_shard = Cluster::new(me, &shard.config.cluster_id, cluster, seat);
+        let mut cluster_of_shard = Cluster::new(me, &shard.config, cluster, seat);
         // An earlier life has not come to remove their files. Asked now: once they are removed, the checkpoint still names them
         // for a while, and the next start would remove files of these names again.
         cluster_of_shard.dropped = shard.storage.doomed_partitions();

@@ -2,7 +2,7 @@
 //! behind it the frames are those of the plain rule "length, kind, body" up to the first that breaks it.
 
 use bytes::Bytes;
-use pelton_model::{ConnectionId, NodeId, Prng, Replica, ShardId};
+use pelton_model::{ConnectionId, ListenerMode, NodeId, Prng, Replica, ShardId};
 use pelton_shard::peer::{
     Effect, Event, Identity, Kind, Limits, NONCE_BYTES, Peer, Peers, Secret, Want, hello, proof,
 };
@@ -26,6 +26,7 @@ fn peers(node: i32) -> Peers {
         cluster_id: "5m4hXyJ2Q7yTaaaaaaaaaa".to_string(),
         directory: Uuid::from_u128(node as u128),
         start: 3,
+        mode: ListenerMode::Direct,
     };
     let secret = Secret::from_file(b"the secret of the fuzzer").expect("it is long enough");
     let limits = Limits { message_bytes_max: MESSAGE_BYTES_MAX, ..Limits::default() };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use pelton_model::{ConnectionId, NodeId, Prng, Replica, ShardId};
+use pelton_model::{ConnectionId, ListenerMode, NodeId, Prng, Replica, ShardId};
 use uuid::Uuid;
 
 use crate::peer::{Effect, Event, Identity, Kind, Limits, Peer, Peers, Secret, Want};
@@ -20,6 +20,7 @@ pub fn identity(node: i32, start: u64) -> Identity {
         cluster_id: "5m4hXyJ2Q7yTaaaaaaaaaa".to_string(),
         directory: Uuid::from_u128(100 + node as u128),
         start,
+        mode: ListenerMode::Direct,
     }
 }
 

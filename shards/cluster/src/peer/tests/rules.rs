@@ -1,6 +1,7 @@
 //! Single rules: who dials, who is refused and why, who is silent, what is dropped.
 
 use bytes::Bytes;
+use pelton_model::ListenerMode;
 use uuid::Uuid;
 
 use super::kit::{MS, Net, identity, peer, place, secret};
@@ -101,6 +102,13 @@ fn two_processes_with_one_node_id_or_one_directory_are_told_apart() {
     assert_refused(two(twin, secret(), peer(2)), &["two processes are node 1", "--node-id"]);
     let copied = Identity { directory: identity(1, 1).directory, ..identity(2, 9) };
     assert_refused(two(copied, secret(), peer(2)), &["nodes 1 and 2 run on copies of one data directory"]);
+}
+
+#[test]
+fn another_mode_is_refused() {
+    let single = Identity { mode: ListenerMode::Single, ..identity(2, 1) };
+    let words = ["node 1 was started with --mode direct, node 2 with --mode single", "with the same"];
+    assert_refused(two(single, secret(), peer(2)), &words);
 }
 
 #[test]

@@ -132,6 +132,11 @@ impl Cluster {
         self.nodes[node - 1].dir.join("server.log")
     }
 
+    /// The port at which nodes listen for each other.
+    pub fn peer_port(&self, node: usize) -> u16 {
+        self.net.port(node, PEERS)
+    }
+
     fn peers(&self) -> String {
         let peer = |node| format!("{node}@{}:{}", self.net.host(node), self.net.port(node, PEERS));
         (1..=self.nodes()).map(peer).collect::<Vec<_>>().join(",")

@@ -111,10 +111,15 @@ pub const CORRELATION: std::ops::Range<usize> = 8..12;
 
 /// A Produce request of one partition, acks=all.
 pub fn produce(correlation_id: i32, topic: &str, partition: i32, records: &[u8]) -> Vec<u8> {
+    produce_acks(correlation_id, topic, partition, records, -1)
+}
+
+/// The same with any acks: 1 asks the leader alone.
+pub fn produce_acks(correlation_id: i32, topic: &str, partition: i32, records: &[u8], acks: i16) -> Vec<u8> {
     let mut out = start(PRODUCE, correlation_id);
     out.reserve(records.len() + topic.len() + 64);
     out.extend_from_slice(&(-1i16).to_be_bytes());
-    out.extend_from_slice(&(-1i16).to_be_bytes());
+    out.extend_from_slice(&acks.to_be_bytes());
     put_i32(&mut out, 30_000);
     put_i32(&mut out, 1);
     put_string(&mut out, topic);

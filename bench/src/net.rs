@@ -4,6 +4,8 @@
 
 use crate::Outcome;
 use std::fs::File;
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
 
@@ -62,6 +64,20 @@ fn end_all_in(space: &str) {
         // SAFETY: a signal to a process that is in our own namespace.
         unsafe { libc::kill(process, libc::SIGKILL) };
     }
+}
+
+/// Does something where a node is, on a thread that goes there and does not come back.
+fn inside<T: Send>(node: usize, work: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
+    let path = format!("/run/netns/{}", namespace(node));
+    let there = || {
+        let space = File::open(&path).map_err(|error| format!("{path}: {error}"))?;
+        // SAFETY: a system call on a descriptor that is open until it returns.
+        match unsafe { libc::setns(space.as_raw_fd(), libc::CLONE_NEWNET) } {
+            0 => work(),
+            _ => Err(format!("{path}: {}", std::io::Error::last_os_error())),
+        }
+    };
+    std::thread::scope(|scope| scope.spawn(there).join().map_err(|_| "a thread panicked")?)
 }
 
 fn remove() {
@@ -155,6 +171,24 @@ impl Net {
     /// It does again.
     pub fn join(&self, from: Host, to: Host) -> Outcome<()> {
         self.neighbour(from, to, "del TO dev DEV")
+    }
+
+    /// Where a node is, another node's address is ours (true), or leads to that node again. What they have open with each other ends.
+    pub fn pose(&self, at: usize, as_node: usize, on: bool) -> Outcome<()> {
+        if !self.namespaces {
+            return Err("on loopback nobody can stand between two nodes".into());
+        }
+        // Nobody else is to be told that the address is here.
+        let path = "/proc/sys/net/ipv4/conf/all/arp_ignore";
+        inside(at, || std::fs::write(path, "1").map_err(|error| format!("{path}: {error}")))?;
+        let change = if on { "add" } else { "del" };
+        ip(&format!("-n {} addr {change} {NETWORK}.{as_node}/32 dev lo", namespace(at)))
+    }
+
+    /// Listens where a node is, at another node's address, once that is ours.
+    pub fn listen_as(&self, at: usize, as_node: usize, port: u16) -> Outcome<TcpListener> {
+        let address = format!("{NETWORK}.{as_node}:{port}");
+        inside(at, || TcpListener::bind(&address).map_err(|error| format!("{address} at node {at}: {error}")))
     }
 
     /// Pulls a node's cable, or puts it back.

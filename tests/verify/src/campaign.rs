@@ -12,6 +12,7 @@ use crate::quorum;
 use crate::reader::{Follower, Prober};
 use crate::replica::{self, Log, Logs};
 use crate::small_disk::SmallDisk;
+use crate::wire::Wire;
 use pelton_bench::client::Client;
 use pelton_bench::cluster::Cluster;
 use pelton_bench::net::NODES;
@@ -51,6 +52,8 @@ pub struct Campaign {
     pub book: Arc<Book>,
     pub producers: Vec<Producer>,
     pub partitions: i32,
+    /// Between the nodes, if anything is.
+    pub wire: Option<Wire>,
     settle: Duration,
     pub done: Vec<Done>,
     /// Processes that ended by themselves.
@@ -113,6 +116,7 @@ impl Campaign {
             book,
             producers,
             partitions: load.partitions,
+            wire: None,
             settle: load.settle,
             done: Vec::new(),
             ended: Vec::new(),

@@ -35,8 +35,8 @@ fn request(topic: &str, wanted: &[(i32, Vec<i32>)]) -> Vec<u8> {
 }
 
 /// Asks until it is so: what was asked before may still be under way.
-fn put_back(campaign: &Campaign, node: usize, wanted: &[(i32, Vec<i32>)]) -> Outcome<()> {
-    let (topic, deadline) = (&campaign.directory.topic, Instant::now() + PATIENCE);
+pub fn put_back(campaign: &Campaign, node: usize, topic: &str, wanted: &[(i32, Vec<i32>)]) -> Outcome<()> {
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let mut connection = Connection::open(&campaign.directory.nodes[node - 1])?;
         connection.call(1, &request(topic, wanted), PATIENCE)?;
@@ -84,7 +84,7 @@ pub fn run(campaign: &mut Campaign) -> Outcome<()> {
         // What is asked next must not overtake it.
         asking.poll(PATIENCE)?.ok_or("a reassignment was not answered")?;
         std::thread::sleep(Duration::from_secs(1));
-        put_back(campaign, other, &back)?;
+        put_back(campaign, other, &campaign.directory.topic, &back)?;
         campaign.recover()?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 
 use crate::directory::Directory;
 use crate::interrupt;
+use crate::links;
 use crate::quorum;
 use crate::small_disk::SmallDisk;
 use pelton_bench::Outcome;
@@ -41,6 +42,10 @@ pub enum Kind {
     DeafNode,
     /// What clients send to a node is lost.
     CutClients,
+    /// What a node says to the others arrives late, or what they say to it, or both.
+    SlowLink,
+    /// What a node says to the others is held for a while and then arrives all at once, or what they say to it, or both.
+    HeldLink,
     /// Each node stopped with SIGTERM and started again, one after the other.
     Rolling,
     /// A node's file system is full.
@@ -48,7 +53,7 @@ pub enum Kind {
 }
 
 /// All of them.
-pub const ALL: [Kind; 16] = [
+pub const ALL: [Kind; 18] = [
     Kind::KillLeader,
     Kind::KillFollower,
     Kind::KillController,
@@ -63,6 +68,8 @@ pub const ALL: [Kind; 16] = [
     Kind::DeafOthers,
     Kind::DeafNode,
     Kind::CutClients,
+    Kind::SlowLink,
+    Kind::HeldLink,
     Kind::Rolling,
     Kind::DiskFull,
 ];
@@ -85,6 +92,8 @@ impl Kind {
             Kind::DeafOthers => "deaf-others",
             Kind::DeafNode => "deaf-node",
             Kind::CutClients => "cut-clients",
+            Kind::SlowLink => "slow-link",
+            Kind::HeldLink => "held-link",
             Kind::Rolling => "rolling",
             Kind::DiskFull => "disk-full",
         }
@@ -109,6 +118,8 @@ impl Kind {
                 | Kind::DeafOthers
                 | Kind::DeafNode
                 | Kind::CutClients
+                | Kind::SlowLink
+                | Kind::HeldLink
         )
     }
 }
@@ -180,6 +191,8 @@ pub fn strike(
         Kind::HaltLeader => halt(cluster, leader, dice.ms(2_500, 5_000)),
         Kind::HaltShort => halt(cluster, any, dice.ms(200, 1_800)),
         Kind::Rolling => rolling(cluster, directory),
+        Kind::SlowLink => links::slow(cluster, leader, dice),
+        Kind::HeldLink => links::held(cluster, leader, dice),
         Kind::DiskFull => disk_full(cluster, small, dice.ms(4_000, 9_000)),
         _ => cut(kind, cluster, leader, dice.ms(1_000, 6_000)),
     }
@@ -267,7 +280,7 @@ mod tests {
     #[test]
     fn a_deck_has_every_kind_before_any_twice() {
         let deck = Dice::new(7).deck(&ALL, 40);
-        let mut first = deck[..16].to_vec();
+        let mut first = deck[..ALL.len()].to_vec();
         first.sort_unstable();
         assert_eq!((first, deck.len()), (ALL.to_vec(), 40));
         assert_ne!(deck, Dice::new(8).deck(&ALL, 40));

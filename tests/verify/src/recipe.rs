@@ -10,6 +10,10 @@ pub struct Recipe {
     pub stages: &'static [Stage],
     /// Links must be cut.
     pub network: bool,
+    /// What nodes say to each other passes through this process.
+    pub wire: bool,
+    /// What the stages see is all that is judged: nothing can be as it should be behind them.
+    pub stages_judge: bool,
     /// Settings of the brokers beside the common ones.
     pub settings: &'static [&'static str],
     /// `min.insync.replicas`.
@@ -33,12 +37,17 @@ const PLAIN: Recipe = Recipe {
     name: "at rest",
     stages: &[Stage::Wait(3)],
     network: false,
+    wire: false,
+    stages_judge: false,
     settings: &[],
     min_isr: "2",
     pause_ms: 15,
     age_ms: 0,
     value_bytes: None,
 };
+
+/// With this process between the nodes.
+const WIRED: Recipe = Recipe { network: true, wire: true, ..PLAIN };
 
 /// All of them.
 pub const RECIPES: &[Recipe] = &[
@@ -77,6 +86,7 @@ pub const RECIPES: &[Recipe] = &[
         ..PLAIN
     },
     Recipe { name: "an old copy", stages: &[Stage::OldCopy], ..PLAIN },
+    Recipe { name: "the last copies", stages: &[Stage::LastCopy], stages_judge: true, min_isr: "3", ..WIRED },
     Recipe {
         name: "all killed, frozen disks",
         stages: &[Stage::Wait(1), Stage::Frozen],
@@ -137,6 +147,12 @@ pub const RECIPES: &[Recipe] = &[
         pause_ms: 400,
         ..PLAIN
     },
+    Recipe {
+        name: "halted in part",
+        stages: &[Stage::Halted],
+        settings: &["pelton.shards=2", "pelton.mode=single"],
+        ..PLAIN
+    },
     Recipe { name: "too few", stages: &[Stage::TooFew], min_isr: "3", ..PLAIN },
     Recipe { name: "handed over", stages: &[Stage::Wait(1), Stage::HandOver], ..PLAIN },
     Recipe { name: "laggard first", stages: &[Stage::LaggardFirst], ..PLAIN },
@@ -191,6 +207,21 @@ pub const RECIPES: &[Recipe] = &[
         pause_ms: 5,
         ..PLAIN
     },
+    Recipe { name: "fenced, unheard", stages: &[Stage::FencedUnheard], ..WIRED },
+    Recipe {
+        name: "handed over, unheard",
+        stages: &[Stage::HandedOverUnheard],
+        settings: &["replica.lag.time.max.ms=1000"],
+        ..WIRED
+    },
+    Recipe { name: "a new controller", stages: &[Stage::NewController], min_isr: "1", ..WIRED },
+    Recipe { name: "stopped in vain", stages: &[Stage::StoppedInVain], ..WIRED },
+    Recipe { name: "taken in, unheard", stages: &[Stage::TakenInUnheard], ..WIRED },
+    Recipe { name: "an old wish", stages: &[Stage::OldWish], ..WIRED },
+    Recipe { name: "a wish of an old life", stages: &[Stage::WishOfOldLife; 2], ..WIRED },
+    Recipe { name: "a short follower", stages: &[Stage::ShortFollower], pause_ms: 60, ..WIRED },
+    Recipe { name: "an old acknowledgement", stages: &[Stage::OldAck], ..WIRED },
+    Recipe { name: "an old answer", stages: &[Stage::OldAnswer], ..WIRED },
     Recipe { name: "failing writes", stages: &[Stage::Wait(1), Stage::RefuseWrites], pause_ms: 5, ..PLAIN },
 ];
 

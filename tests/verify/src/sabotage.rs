@@ -6,6 +6,7 @@ use crate::power_disk::{self, PowerDisk};
 use crate::recipe::{self, Recipe};
 use crate::run::finish;
 use crate::shown::{NOT_SHOWN, SHOWN};
+use crate::wire::Wire;
 use crate::{Tally, interrupt, load_of, network, staged};
 use pelton_bench::Outcome;
 use pelton_bench::args::Args;
@@ -65,6 +66,7 @@ fn trial_here(
         cluster.set_environment(vec![("PELTON_SABOTAGE".to_string(), name.to_string())]);
     }
     let logs: Vec<PathBuf> = (1..=NODES).map(|node| cluster.log_path(node)).collect();
+    let wire = if recipe.wire { Some(Wire::new(&cluster)?) } else { None };
     let pause = Duration::from_millis(recipe.pause_ms);
     let load = Load {
         pause,
@@ -79,15 +81,20 @@ fn trial_here(
         // It did not even come to a topic.
         Err(error) => return Ok(Some(error)),
     };
+    campaign.wire = wire;
     let mut dice = Dice::new(seed);
     for stage in recipe.stages {
         let done = staged::run(*stage, &mut campaign, &mut disks, &mut dice);
-        if let Some(words) = campaign.noticed().or(done.err()) {
+        let noticed = if recipe.stages_judge { None } else { campaign.noticed() };
+        if let Some(words) = noticed.or(done.err()) {
             if name.is_none() {
                 keep_logs(args, recipe, &logs);
             }
             return Ok(Some(words));
         }
+    }
+    if recipe.stages_judge {
+        return Ok(None);
     }
     finish(&mut campaign, seed, None, &mut tally);
     // Processes first, then the disks they are on.

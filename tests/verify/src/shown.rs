@@ -33,6 +33,7 @@ pub const SHOWN: &[(&str, &str)] = &[
     ("shard-elect-anyone", "laggard first"),
     ("control-elect-anyone", "laggard first"),
     ("control-register-any-life", "an old copy"),
+    ("replica-forget-guard", "the last copies"),
     ("replica-cut-to-high-watermark", "killed followers"),
     ("control-register-unfenced", "killed followers"),
     ("log-cut-at-wrong-place", "killed when idle"),
@@ -51,6 +52,19 @@ pub const SHOWN: &[(&str, &str)] = &[
     ("host-keep-state-on-cut", "cut off"),
     ("log-cut-not-journaled", "cut off, killed later"),
     ("replica-answer-while-activating", "leaders deposed"),
+    ("shard-always-released", "leaders deposed"),
+    ("shard-forget-ping", "halted in part"),
+    ("control-grant-while-fencing", "fenced, unheard"),
+    ("control-unfence-unseen", "fenced, unheard"),
+    ("replica-answer-after-release", "handed over, unheard"),
+    ("control-no-initial-wait", "a new controller"),
+    ("shard-stop-at-once", "stopped in vain"),
+    ("replica-drop-maximal-isr", "taken in, unheard"),
+    ("control-no-compare", "an old wish"),
+    ("control-stale-epochs", "a wish of an old life"),
+    ("replica-expand-early", "a short follower"),
+    ("replica-answer-of-old-join", "an old answer"),
+    ("replica-skip-epoch-on-ack", "an old acknowledgement"),
     ("log-direct-not-awaited", "power of all"),
     ("log-ack-before-flush", "power of all, slow disks"),
     ("log-direct-not-verified", "power of all, large batches"),
@@ -62,7 +76,6 @@ pub const SHOWN: &[(&str, &str)] = &[
 
 /// Runs of simulators and tests that show what processes do not.
 const MACHINE: &str = "cargo test -p pelton-replica every_fault_on_purpose_is_caught";
-const BROKERS: &str = "pelton-sim --nodes --sabotage all";
 const ONE_NODE: &str = "pelton-sim --sabotage all";
 const CONTROL: &str = "pelton-control-sim --sabotage all";
 const LOG: &str = "cargo test -p pelton-log every_fault_on_purpose_is_noticed";
@@ -70,85 +83,14 @@ const LOG: &str = "cargo test -p pelton-log every_fault_on_purpose_is_noticed";
 /// Faults that real processes do not show: why, and what shows them.
 pub const NOT_SHOWN: &[(&str, &str, &str)] = &[
     (
-        "replica-drop-maximal-isr",
-        "a leader must die between the controller's yes to a larger ISR and hearing of it, and the new member lack a record",
-        MACHINE,
-    ),
-    (
-        "replica-skip-epoch-on-ack",
-        "an acknowledgement of an earlier epoch must come when the same node leads anew, with a shorter log; a connection ends before",
-        MACHINE,
-    ),
-    (
-        "replica-answer-of-old-join",
-        "an answer to an earlier Join must come after a later Join was sent, on one connection that keeps the order",
-        MACHINE,
-    ),
-    (
-        "replica-answer-after-release",
-        "a leader that has let go hears of its successor within a millisecond; a link must be cut in between",
-        MACHINE,
-    ),
-    (
-        "replica-forget-guard",
-        "it guards against a leader that must not have been elected, which needs another fault at the same time",
-        MACHINE,
-    ),
-    (
-        "replica-expand-early",
-        "the leader must die in the milliseconds in which a member taken in early lacks records",
-        MACHINE,
-    ),
-    (
         "replica-count-written",
         "what is to be flushed is written with DSYNC: nothing is written and not flushed there",
         MACHINE,
     ),
     (
-        "shard-stop-at-once",
-        "nothing becomes wrong: the farewell that follows moves the leaderships, some milliseconds later",
-        "nothing else; pelton-verify failover has the milliseconds",
-    ),
-    (
-        "shard-forget-ping",
-        "a thread that stands still answers nobody, and hears of the next leader before it answers again",
-        BROKERS,
-    ),
-    (
         "shard-trust-lossy",
         "a node that lost power leaves the ISR while another is in it; alone in it only where loss is accepted",
         "cargo test -p pelton-cluster lossy",
-    ),
-    (
-        "control-no-initial-wait",
-        "a third of three nodes must be cut off after it has voted for the new controller and before it is fenced",
-        CONTROL,
-    ),
-    (
-        "control-grant-while-fencing",
-        "a lease must be asked for in the milliseconds in which the quorum decides on the fence",
-        CONTROL,
-    ),
-    ("control-no-compare", "two changes of one partition must cross within milliseconds", CONTROL),
-    (
-        "control-stale-epochs",
-        "a proposal for a life that has just ended must be under way when the next is registered",
-        CONTROL,
-    ),
-    (
-        "control-unfence-unseen",
-        "a node must get a lease in the milliseconds before it hears what it lost",
-        CONTROL,
-    ),
-    (
-        "control-always-released",
-        "a leader that lives hands over before it is replaced, and the others are gone: no change is left that it tells wrongly",
-        "nothing yet, pelton-sim --nodes says so too",
-    ),
-    (
-        "shard-always-released",
-        "the same switch, for pelton-sim --nodes",
-        "nothing yet, pelton-sim --nodes says so too",
     ),
     (
         "quorum-send-before-persisted",

@@ -5,7 +5,10 @@ use crate::campaign::Campaign;
 use crate::connection::Connection;
 use crate::fault::{self, Dice, Kind};
 use crate::power_disk::PowerDisk;
-use crate::{churn, damage, deposed, directory, frozen, group_moves, group_rules, power, quorum, trim};
+use crate::{
+    churn, damage, deposed, directory, frozen, group_moves, group_rules, halted, last_copy, power, quorum,
+    trim, wired, wired_epochs, wired_isr,
+};
 use pelton_bench::Outcome;
 use pelton_bench::net::NODES;
 use pelton_crash::producer::Fate;
@@ -41,6 +44,8 @@ pub enum Stage {
     Churn,
     /// A node starts on a copy of its data directory that it had before its last life.
     OldCopy,
+    /// A node leads on such a copy, which was started until it was let in.
+    LastCopy,
     /// What members of groups may do and may not, before and after all nodes are killed.
     GroupRules,
     /// Coordinators killed right after a commit.
@@ -49,6 +54,8 @@ pub enum Stage {
     GroupsMoved,
     /// A group that lives and does not commit, for more than a minute.
     GroupsOld,
+    /// A thread of a node stands still, and others lead what it led.
+    Halted,
     /// Leaders that hear nothing lose what they lead by an operator's word.
     Deposed,
     /// Each node ends in good order and starts again, one after the other.
@@ -61,6 +68,26 @@ pub enum Stage {
     RefuseWrites,
     /// From here on each flush of a disk takes so many microseconds longer.
     SlowDisks(u64),
+    /// A node is fenced and does not hear of it.
+    FencedUnheard,
+    /// A leader hands over and does not hear that another leads.
+    HandedOverUnheard,
+    /// A node's lease is of the controller before.
+    NewController,
+    /// A node is to stop while nobody could lead what it leads.
+    StoppedInVain,
+    /// A follower is taken into the ISR, and its leader does not hear of it and dies.
+    TakenInUnheard,
+    /// A leader's wish for an ISR comes when the partition is another.
+    OldWish,
+    /// A leader's wish for an ISR comes when the follower lives another life.
+    WishOfOldLife,
+    /// A follower has what a new leader knows to be committed, and not all that is.
+    ShortFollower,
+    /// An answer to a follower's question comes long after the next.
+    OldAnswer,
+    /// What a follower had in an earlier epoch comes when the same node leads a shorter log.
+    OldAck,
 }
 
 /// Longer than any lease (1.5 s) and the wait for it.
@@ -90,6 +117,7 @@ pub fn run(stage: Stage, campaign: &mut Campaign, disks: &mut [PowerDisk], dice:
         Stage::CutThenKill => cut_then_kill(campaign, dice),
         Stage::Churn => churn::run(campaign, dice),
         Stage::OldCopy => old_copy(campaign),
+        Stage::LastCopy => last_copy::run(campaign),
         Stage::KillFollowers => (0..6).try_for_each(|round| {
             let node = 1 + round % NODES;
             campaign.cluster.kill(node);
@@ -106,12 +134,23 @@ pub fn run(stage: Stage, campaign: &mut Campaign, disks: &mut [PowerDisk], dice:
         Stage::GroupsKilled => group_moves::kill(campaign),
         Stage::GroupsMoved => group_moves::cut(campaign),
         Stage::GroupsOld => group_moves::old(campaign),
+        Stage::Halted => halted::run(campaign),
         Stage::Deposed => deposed::run(campaign),
         Stage::RestartAll => restart_all(campaign),
         Stage::PowerAll(times) => power::cut_all(campaign, disks, times, dice.ms(100, 900)),
         Stage::PowerEach => power::cut_each(campaign, disks),
         Stage::RefuseWrites => power::refuse_writes(campaign, disks),
         Stage::SlowDisks(us) => disks.iter_mut().try_for_each(|disk| disk.slow(us)),
+        Stage::FencedUnheard => wired::fenced_unheard(campaign),
+        Stage::HandedOverUnheard => wired::handed_over_unheard(campaign),
+        Stage::NewController => wired::new_controller(campaign),
+        Stage::StoppedInVain => wired::stopped_in_vain(campaign),
+        Stage::TakenInUnheard => wired_isr::taken_in_unheard(campaign),
+        Stage::OldWish => wired_isr::old_wish(campaign),
+        Stage::WishOfOldLife => wired_isr::wish_of_old_life(campaign),
+        Stage::ShortFollower => wired_isr::short_follower(campaign),
+        Stage::OldAnswer => wired_epochs::old_answer(campaign),
+        Stage::OldAck => wired_epochs::old_ack(campaign),
     }
     .map_err(named)
 }
@@ -138,7 +177,8 @@ fn cut_then_kill(campaign: &mut Campaign, dice: &mut Dice) -> Outcome<()> {
     Ok(())
 }
 
-fn copied(from: &Path, to: &Path) -> Outcome<()> {
+/// Copies a directory as it is.
+pub fn copied(from: &Path, to: &Path) -> Outcome<()> {
     let arguments = ["-a", "--sparse=always", &from.to_string_lossy(), &to.to_string_lossy()];
     crate::small_disk::run("cp", &arguments)
 }
@@ -207,14 +247,14 @@ fn too_few(campaign: &mut Campaign) -> Outcome<()> {
 }
 
 /// What another node says at this moment.
-fn view(campaign: &Campaign, node: usize) -> Outcome<directory::View> {
-    let directory = &campaign.directory;
-    let mut connection = Connection::open(&directory.nodes[node - 1])?;
-    directory::answer(&connection.call(
-        1,
-        &directory::request(1, &directory.topic),
-        Duration::from_millis(500),
-    )?)
+pub fn view(campaign: &Campaign, node: usize) -> Outcome<directory::View> {
+    view_of(campaign, node, &campaign.directory.topic)
+}
+
+/// The same of any topic.
+pub fn view_of(campaign: &Campaign, node: usize, topic: &str) -> Outcome<directory::View> {
+    let mut connection = Connection::open(&campaign.directory.nodes[node - 1])?;
+    directory::answer(&connection.call(1, &directory::request(1, topic), Duration::from_millis(500))?)
 }
 
 /// Others take over before a node ends, not when its lease has, or when the quorum misses its leader (0.5 to 1 s).

@@ -10,6 +10,7 @@ use pelton_wire::api_key::ApiKey;
 use pelton_wire::error_code::ErrorCode;
 use pelton_wire::header::RequestHeader;
 
+use super::Sabotage;
 use super::member::Asked;
 use crate::Shard;
 use crate::control::{ControlOrigin, ControlRequest};
@@ -125,10 +126,18 @@ impl Shard {
         if plan.response.len() > PLAN_BYTES_MAX {
             return (Vec::new(), Bytes::new());
         }
+        let mut records = plan.records;
+        if self.sabotaged(Sabotage::AlwaysReleased) {
+            for record in &mut records {
+                if let MetadataRecord::PartitionChange { delta, .. } = record {
+                    delta.released = true;
+                }
+            }
+        }
         for begins in plan.begins.into_iter().take(BEGINS_MAX) {
             self.begin(now, begins);
         }
-        (plan.records, plan.response)
+        (records, plan.response)
     }
 
     fn refuse_planning(

@@ -27,7 +27,7 @@ pub type Switch = (String, Box<dyn Fn(&mut ClusterConfig)>);
 type Flag = (&'static str, fn(&mut Elsewhere));
 
 /// Faults of the controller and the quorum, which are flags there.
-const FLAGS: [Flag; 12] = [
+const FLAGS: [Flag; 11] = [
     ("control-short-wait", |faults| faults.control.sessions.short_wait = true),
     ("control-no-initial-wait", |faults| faults.control.sessions.no_initial_wait = true),
     ("control-grant-while-fencing", |faults| faults.control.sessions.grant_while_fencing = true),
@@ -37,7 +37,6 @@ const FLAGS: [Flag; 12] = [
     ("control-register-any-life", |faults| faults.control.register_any_life = true),
     ("control-register-unfenced", |faults| faults.control.register_unfenced = true),
     ("control-unfence-unseen", |faults| faults.control.unfence_unseen = true),
-    ("control-always-released", |faults| faults.control.always_released = true),
     ("quorum-send-before-persisted", |faults| faults.quorum.send_before_persisted = true),
     ("quorum-confirm-alone", |faults| faults.quorum.confirm_alone = true),
 ];

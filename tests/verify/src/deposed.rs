@@ -17,7 +17,7 @@ const DEAF: Duration = Duration::from_millis(3_000);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A request to give each of these partitions these replicas.
-fn request(topic: &str, wanted: &[(i32, Vec<i32>)]) -> Vec<u8> {
+pub fn request(topic: &str, wanted: &[(i32, Vec<i32>)]) -> Vec<u8> {
     let mut out = frames::start(ALTER_REASSIGNMENTS, 1);
     out.push(0);
     frames::put_i32(&mut out, 10_000);

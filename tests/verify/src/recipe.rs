@@ -214,6 +214,7 @@ pub const RECIPES: &[Recipe] = &[
         settings: &["replica.lag.time.max.ms=1000"],
         ..WIRED
     },
+    Recipe { name: "deposed, unheard", stages: &[Stage::DeposedUnheard], ..WIRED },
     Recipe { name: "a new controller", stages: &[Stage::NewController], min_isr: "1", ..WIRED },
     Recipe { name: "stopped in vain", stages: &[Stage::StoppedInVain], ..WIRED },
     Recipe { name: "taken in, unheard", stages: &[Stage::TakenInUnheard], ..WIRED },

@@ -52,7 +52,7 @@ pub const SHOWN: &[(&str, &str)] = &[
     ("host-keep-state-on-cut", "cut off"),
     ("log-cut-not-journaled", "cut off, killed later"),
     ("replica-answer-while-activating", "leaders deposed"),
-    ("shard-always-released", "leaders deposed"),
+    ("shard-always-released", "deposed, unheard"),
     ("shard-forget-ping", "halted in part"),
     ("control-grant-while-fencing", "fenced, unheard"),
     ("control-unfence-unseen", "fenced, unheard"),

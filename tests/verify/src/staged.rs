@@ -72,6 +72,8 @@ pub enum Stage {
     FencedUnheard,
     /// A leader hands over and does not hear that another leads.
     HandedOverUnheard,
+    /// A leader is replaced by an operator's word and does not hear so.
+    DeposedUnheard,
     /// A node's lease is of the controller before.
     NewController,
     /// A node is to stop while nobody could lead what it leads.
@@ -143,6 +145,7 @@ pub fn run(stage: Stage, campaign: &mut Campaign, disks: &mut [PowerDisk], dice:
         Stage::SlowDisks(us) => disks.iter_mut().try_for_each(|disk| disk.slow(us)),
         Stage::FencedUnheard => wired::fenced_unheard(campaign),
         Stage::HandedOverUnheard => wired::handed_over_unheard(campaign),
+        Stage::DeposedUnheard => wired::deposed_unheard(campaign),
         Stage::NewController => wired::new_controller(campaign),
         Stage::StoppedInVain => wired::stopped_in_vain(campaign),
         Stage::TakenInUnheard => wired_isr::taken_in_unheard(campaign),

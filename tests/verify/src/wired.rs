@@ -1,6 +1,7 @@
 //! Stages in which this process stands between the nodes (wire.rs): who plays which part, and what is waited for.
 
 use crate::campaign::Campaign;
+use crate::connection::Connection;
 use crate::deposed;
 use crate::directory::View;
 use crate::wire::Wire;
@@ -187,6 +188,35 @@ pub fn handed_over_unheard(campaign: &mut Campaign) -> Outcome<()> {
     std::thread::sleep(Duration::from_millis(4_000));
     wire.release(deaf);
     campaign.recover()
+}
+
+/// A leader loses what it leads by an operator's word and does not hear so; its lease lasts on. Nobody else answers before it has heard
+/// (rule L7).
+pub fn deposed_unheard(campaign: &mut Campaign) -> Outcome<()> {
+    arrange(campaign)?;
+    for turn in [false, true] {
+        let Parts { controller, leader: node, third } = Parts::new(campaign, turn)?;
+        let orders = ORDERS.into_iter().zip(0..).filter(|(order, _)| order[0] == node);
+        let (there, back): (Vec<_>, Vec<_>) = orders
+            .map(|(_, partition)| {
+                let brokers = |nodes: &[usize]| nodes.iter().map(|node| broker_of(campaign, *node)).collect();
+                let all: Vec<i32> = brokers(&ORDERS[partition as usize]);
+                let others: Vec<i32> = brokers(&[controller, third]);
+                ((partition, others), (partition, all))
+            })
+            .unzip();
+        let (topic, wire) = (&campaign.directory.topic, wire(campaign)?);
+        let deaf = wire.hold(controller, node, What::Entries);
+        let mut asking = Connection::open(&campaign.directory.nodes[controller - 1])?;
+        let asked = asking.send(&deposed::request(topic, &there));
+        std::thread::sleep(Duration::from_millis(3_000));
+        wire.release(deaf);
+        asked?;
+        asking.poll(PATIENCE)?.ok_or("a reassignment was not answered")?;
+        deposed::put_back(campaign, controller, topic, &back)?;
+        campaign.recover()?;
+    }
+    Ok(())
 }
 
 /// The controller stops and another is one at once, which does not hear of a third node and is not heard by it: leases that the one

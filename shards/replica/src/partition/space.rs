@@ -50,15 +50,17 @@ impl Partition {
         if leader_epoch != self.leader_epoch {
             return;
         }
-        match self.role_mut() {
-            Some(Role::Leader(leader)) => {
-                if let Some(remote) = leader.remote(from).filter(|it| it.epoch == Some(replica_epoch)) {
-                    remote.full = full;
-                    self.tick_isr(turn);
-                }
+        let Some(r) = &mut self.replicated else { return };
+        match &mut r.role {
+            Role::Leader(leader) => {
+                let remote = leader.remote(from).filter(|it| it.epoch == Some(replica_epoch));
+                let Some(remote) = remote else { return };
+                remote.full = full;
+                self.tick_isr(turn);
+                self.cancel_transfer_to_full(turn);
             }
-            Some(Role::Follower(follower)) => follower.note_space(from, full),
-            _ => {}
+            Role::Follower(follower) => follower.note_space(from, full),
+            Role::Idle | Role::Faulted => {}
         }
     }
 
@@ -98,6 +100,12 @@ impl Replicated {
             .iter()
             .filter(|other| !other.full && self.state.isr_epoch(other.replica).is_some());
         remote.full && 1 + others.count() >= self.min_isr()
+    }
+
+    /// The same, of whoever is to lead next.
+    pub(super) fn leaves_for_space(&self, leader: &Leader, replica: Replica) -> bool {
+        let remote = leader.remotes.iter().find(|remote| remote.replica == replica);
+        remote.is_some_and(|remote| self.is_without_room(leader, remote))
     }
 
     fn hand_over_due_ns(&self, leader: &Leader) -> Option<u64> {

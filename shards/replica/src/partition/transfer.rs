@@ -10,13 +10,14 @@ use crate::effect::{Effect, Turn};
 
 impl Partition {
     /// The controller wants `target` to lead. Cancelled at once if that cannot be now: one that has yet to say in this epoch how
-    /// far it is would only be waited for, with nothing appended meanwhile.
+    /// far it is would only be waited for, with nothing appended meanwhile; so would one whose disk is full, which leaves the ISR.
     pub fn handle_transfer(&mut self, target: Replica, turn: &mut Turn) {
         let Some(r) = &mut self.replicated else { return };
         let deadline_ns = turn.now_ns.saturating_add(r.settings.transfer_ns);
         let target_in_sync = r.state.isr.iter().find(|member| member.replica == target && **member != r.me);
         let Role::Leader(leader) = &r.role else { return };
-        let follows = target_in_sync.is_some_and(|member| r.counting(leader, *member).is_some());
+        let follows = target_in_sync.is_some_and(|member| r.counting(leader, *member).is_some())
+            && !r.leaves_for_space(leader, target);
         let Role::Leader(leader) = &mut r.role else { return };
         match leader.phase {
             Phase::Active if follows => {
@@ -26,6 +27,19 @@ impl Partition {
             Phase::Active | Phase::Activating => turn.effects.push(Effect::TransferCancelled { target }),
             Phase::Draining { .. } | Phase::Released { .. } => {}
         }
+    }
+
+    /// A target that has become full, and leaves the ISR, is not waited for.
+    pub(super) fn cancel_transfer_to_full(&mut self, turn: &mut Turn) {
+        let Some(r) = &mut self.replicated else { return };
+        let Role::Leader(leader) = &r.role else { return };
+        let Phase::Draining { target, .. } = leader.phase else { return };
+        if !r.leaves_for_space(leader, target) {
+            return;
+        }
+        let Role::Leader(leader) = &mut r.role else { return };
+        leader.phase = Phase::Active;
+        turn.effects.push(Effect::TransferCancelled { target });
     }
 
     /// Releases when the target has everything.

@@ -162,3 +162,35 @@ fn a_follower_says_that_it_is_full_once_and_whenever_it_is_asked() {
     assert_eq!(says(&fill(&mut partition, false)), [false]);
     assert_eq!(ask(&mut partition), [false]);
 }
+
+/// The controller wants node 1 to lead, as the preferred leader or because node 0 is to stop.
+fn transfer(partition: &mut Partition) -> Vec<Effect> {
+    with(partition, |partition, turn| partition.handle_transfer(replica(1), turn)).1
+}
+
+#[test]
+fn nothing_is_handed_over_to_a_follower_whose_disk_is_full() {
+    let cancelled = Effect::TransferCancelled { target: replica(1) };
+    let mut whole = partition(&state(0, 1, 1, &[0, 1, 2]), true);
+    acknowledge_to(&mut whole, Offset(9));
+    let mut full = whole.clone();
+    say(&mut full, 1, true);
+    assert!(transfer(&mut full).contains(&cancelled), "it is on its way out of the ISR");
+    assert_eq!(full.role(), RoleKind::Active);
+    // It becomes full while it is waited for.
+    assert!(!transfer(&mut whole).contains(&cancelled));
+    assert_eq!(whole.role(), RoleKind::Draining);
+    assert!(!say(&mut whole, 2, true).contains(&cancelled), "that is another");
+    assert!(!say(&mut whole, 2, false).contains(&cancelled));
+    assert!(say(&mut whole, 1, true).contains(&cancelled));
+    assert_eq!(whole.role(), RoleKind::Active);
+}
+
+#[test]
+fn where_it_has_to_stay_in_sync_a_full_follower_may_lead() {
+    let mut partition = partition(&state(0, 1, 1, &[0, 1]), true);
+    acknowledge_to(&mut partition, Offset(9));
+    say(&mut partition, 1, true);
+    transfer(&mut partition);
+    assert_eq!(partition.role(), RoleKind::Draining);
+}

@@ -102,7 +102,12 @@ impl Shard {
             self.block(request, frame.clone());
             return Ok(());
         }
-        let refusal = request_refusal(&asked, &admission);
+        let refusal = request_refusal(&asked);
+        // Of this shard's own log: what is led elsewhere goes there all the same.
+        let no_room = match admission {
+            Admission::Refused { text, .. } => Some(text),
+            _ => None,
+        };
         let mut work = ProduceWork::new(asked.acks, version >= ZSTD_VERSION);
         let mut topics = ShapeTopics::default();
         // Of the topic whose partitions are looked at: its name, its place, and whether the client may not write to it.
@@ -130,11 +135,16 @@ impl Shard {
                 None if internal => Err((ErrorCode::InvalidTopicException, None)),
                 None => self.part_route(version, name, place, &partition),
             };
-            match part {
-                Ok((key, route, range)) => {
+            match (part, &no_room) {
+                (Ok((_, Route::Local(_), _)), Some(text)) => {
+                    let answer =
+                        PartitionAnswer::produce_error(ErrorCode::KafkaStorageError, Some(text.clone()));
+                    work.refuse(partition.index, answer);
+                }
+                (Ok((key, route, range)), _) => {
                     self.produce_part(now, &mut work, partition.index, key, route, frame.slice(range));
                 }
-                Err((error, message)) => {
+                (Err((error, message)), _) => {
                     work.refuse(partition.index, PartitionAnswer::produce_error(error, message));
                 }
             }
@@ -236,7 +246,7 @@ fn writes_internal(client_id: Option<&str>, route: Option<&TopicRoute>) -> bool 
         && client_id != Some(ADMIN_CLIENT)
 }
 
-fn request_refusal(request: &produce::ProduceRequest<'_>, admission: &Admission) -> Option<Refusal> {
+fn request_refusal(request: &produce::ProduceRequest<'_>) -> Option<Refusal> {
     if !(-1..=1).contains(&request.acks) {
         let message = format!("acks must be -1, 0 or 1, not {}", request.acks);
         return Some((ErrorCode::InvalidRequiredAcks, Some(message)));
@@ -244,10 +254,7 @@ fn request_refusal(request: &produce::ProduceRequest<'_>, admission: &Admission)
     if request.transactional_id.is_some() {
         return Some((ErrorCode::InvalidTxnState, Some("transactions are not served yet".to_string())));
     }
-    match admission {
-        Admission::Refused { text, .. } => Some((ErrorCode::KafkaStorageError, Some(text.clone()))),
-        _ => None,
-    }
+    None
 }
 
 /// Encodes the answer; `memory` is used again for it.

@@ -17,6 +17,8 @@ pub struct Network {
     cut: BTreeSet<(usize, usize)>,
     /// Until when frames are held.
     clogged: BTreeMap<(usize, usize), u64>,
+    /// When the last frame of each link arrives, if frames keep their order.
+    in_order: Option<BTreeMap<(usize, usize), u64>>,
 }
 
 impl Network {
@@ -30,17 +32,27 @@ impl Network {
             delay_ns: one_of(delays_ns),
             cut: BTreeSet::new(),
             clogged: BTreeMap::new(),
+            in_order: None,
         }
     }
 
     /// In how long the copies of a frame arrive.
-    pub fn copies(&self, now_ns: u64, from: usize, to: usize, prng: &mut Prng) -> Vec<u64> {
+    pub fn copies(&mut self, now_ns: u64, from: usize, to: usize, prng: &mut Prng) -> Vec<u64> {
         if self.cut.contains(&(from, to)) || prng.below(100) < self.loss_percent {
             return Vec::new();
         }
         let held_ns = self.clogged.get(&(from, to)).map_or(0, |until| until.saturating_sub(now_ns));
         let count = 1 + usize::from(prng.below(100) < self.double_percent);
-        (0..count).map(|_| held_ns + 50_000 + prng.below(self.delay_ns)).collect()
+        let mut delay = || {
+            let delay_ns = held_ns + 50_000 + prng.below(self.delay_ns);
+            let Some(last_ns) = self.in_order.as_mut().map(|links| links.entry((from, to)).or_default())
+            else {
+                return delay_ns;
+            };
+            *last_ns = (*last_ns + 1).max(now_ns + delay_ns);
+            *last_ns - now_ns
+        };
+        (0..count).map(|_| delay()).collect()
     }
 
     /// Cuts or clogs some links, or mends one, or all.
@@ -87,6 +99,17 @@ impl Network {
     /// Longest time a frame takes, nanoseconds.
     pub fn delay_ns(&self) -> u64 {
         50_000 + self.delay_ns
+    }
+
+    /// Holds what goes this way for so long.
+    pub fn clog(&mut self, from: usize, to: usize, until_ns: u64) {
+        self.clogged.insert((from, to), until_ns);
+    }
+
+    /// From now on frames of a link arrive in the order in which they were sent, as those of a connection do: what comes late is
+    /// late because of the network, not because a gap was found and mended.
+    pub fn keep_order(&mut self) {
+        self.in_order = Some(BTreeMap::new());
     }
 
     /// No more faults.

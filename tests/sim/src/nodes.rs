@@ -14,12 +14,16 @@ mod judge;
 mod leads;
 mod moves;
 mod node;
+mod power;
 mod register;
 mod scenario;
 mod serve;
+mod space;
 mod stop;
+mod stuck;
 mod trim;
 mod trouble;
+mod writers;
 
 use std::collections::BTreeMap;
 
@@ -64,6 +68,17 @@ enum What {
     Fault,
 }
 
+impl What {
+    /// On its way from this node to another.
+    fn is_frame_of(&self, id: usize) -> bool {
+        match self {
+            What::Frame(_, Event::PeerFrame { from, .. }) => node_of(from.node) == id,
+            What::Frame(_, Event::MemberFrame { from, .. }) => node_of(*from) == id,
+            _ => false,
+        }
+    }
+}
+
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -86,6 +101,10 @@ pub struct Summary {
     /// Clean stops, and the longest time that a partition had no leader meanwhile, nanoseconds.
     pub stops: u64,
     pub longest_gap_ns: u64,
+    /// Disks of one node that were full while the others were well, and the longest time that a partition had no acknowledgement
+    /// meanwhile, nanoseconds.
+    pub fills: u64,
+    pub longest_full_ns: u64,
     /// Topics that were deleted and made anew.
     pub churned: u64,
     /// Times records were deleted.
@@ -104,6 +123,8 @@ impl seeds::Summary for Summary {
         self.pauses += other.pauses;
         self.stops += other.stops;
         self.longest_gap_ns = self.longest_gap_ns.max(other.longest_gap_ns);
+        self.fills += other.fills;
+        self.longest_full_ns = self.longest_full_ns.max(other.longest_full_ns);
         self.churned += other.churned;
         self.trims += other.trims;
     }

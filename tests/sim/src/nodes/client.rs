@@ -34,6 +34,8 @@ pub enum Task {
         base_sequence: i32,
         /// Behind what was acknowledged when the batch was sent first.
         least: i64,
+        /// Nothing acknowledged is lost, also with `acks=1`.
+        kept: bool,
     },
     /// Reads one partition from `next` on, in the end up to `goal` records; from one of its replicas, or from whoever leads.
     Read { partition: i32, next: i64, goal: u64, found: u64, replica: Option<usize> },
@@ -59,8 +61,8 @@ pub enum Task {
 impl Task {
     /// So many batches.
     pub fn produce(partition: i32, goal: u64, acks: i16) -> Task {
-        let (done, records, size_bytes, base_sequence, least) = (0, 0, 0, 0, 0);
-        Task::Produce { partition, goal, acks, done, records, size_bytes, base_sequence, least }
+        let (done, records, size_bytes, base_sequence, least, kept) = (0, 0, 0, 0, 0, acks == -1);
+        Task::Produce { partition, goal, acks, done, records, size_bytes, base_sequence, least, kept }
     }
 
     /// So many records.
@@ -90,6 +92,8 @@ pub struct Client {
     asked: Option<(Asked, i16, i32, i64)>,
     /// Names when it acts next.
     pub turn: u64,
+    /// Longest time until the next request, once one has been answered.
+    pub pace_ns: u64,
     correlation_id: i32,
     inbound: BytesMut,
     /// What it was told last, for an error.
@@ -116,6 +120,7 @@ impl Client {
             connection: None,
             asked: None,
             turn: 0,
+            pace_ns: 4 * MS,
             correlation_id: 0,
             inbound: BytesMut::new(),
             last: String::new(),
@@ -383,7 +388,7 @@ impl Client {
     }
 
     fn produced(&mut self, version: i16, frame: Bytes, judges: &mut Judges) -> Result<Next, String> {
-        let Task::Produce { partition, acks, done, records, base_sequence, least, .. } = &mut self.task
+        let Task::Produce { partition, acks, done, records, base_sequence, least, kept, .. } = &mut self.task
         else {
             return Ok(Next::On);
         };
@@ -393,8 +398,8 @@ impl Client {
         self.last = format!("produce {}", data.error_code);
         match data.error_code {
             0 => {
-                // acks=1 promises nothing once the leader is gone.
-                if *acks == -1 {
+                // acks=1 promises nothing once the leader is gone, unless it goes in order.
+                if *kept {
                     if data.base_offset < *least {
                         return Err(format!(
                             "I14: client {} batch {done} is at {}, but what was acknowledged before went to {least}",
@@ -409,12 +414,13 @@ impl Client {
                 (*done, *records) = (*done + 1, 0);
                 Ok(Next::On)
             }
-            // Another leads, none does, or the topic is not known there yet.
-            3 | 5 | 6 => Ok(Next::Moved),
-            // Too slow, too few copies, storage in trouble: the same batch again.
-            7 | 19 | 20 | 56 => Ok(Next::Again),
+            // Another leads, none does, or the topic is not known there yet; storage in trouble: others may lead soon. Kafka's clients
+            // ask for the leader then, too.
+            3 | 5 | 6 | 56 => Ok(Next::Moved),
+            // Too slow, too few copies: the same batch again.
+            7 | 19 | 20 => Ok(Next::Again),
             // Batches that only a dead leader had acknowledged are gone.
-            45 if *acks == 1 => {
+            45 if *acks == 1 && !*kept => {
                 *done = u64::MAX;
                 Ok(Next::On)
             }
@@ -546,9 +552,10 @@ impl World {
         while let Some(frame) = next_frame(&mut self.clients[index].inbound) {
             let World { clients, judges, .. } = self;
             let client = &mut clients[index];
+            let pace_ns = client.pace_ns;
             let next = client.answer(frame, judges).map_err(|text| format!("{}: {text}", client.text()))?;
             let delay = match next {
-                Next::On => self.prng.below(4 * MS),
+                Next::On => self.prng.below(pace_ns),
                 Next::Moved => {
                     client.leader = None;
                     judges.moved += 1;

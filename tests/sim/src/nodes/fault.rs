@@ -17,13 +17,14 @@ pub enum Fault {
 /// Faults of the replica machine that show in what clients are told; the others are `--replicas`' and the machine's own tests'.
 const OF_REPLICAS: [Replica; 2] = [Replica::SkipMatching, Replica::CutToHighWatermark];
 
-/// Faults of a shard that nobody has seen the simulation notice yet.
-const UNSEEN: [Shard; 4] = [Shard::StopAtOnce, Shard::DeleteAlone, Shard::TrustLossy, Shard::AlwaysReleased];
+/// Changes nothing that anybody could see: whoever is replaced as leader has no lease any more, or has handed over and answers no
+/// more. `pelton-control-sim`, whose leaders need not hand over, catches it.
+const UNSEEN: Shard = Shard::AlwaysReleased;
 
 impl Fault {
     /// All that must be noticed.
     pub fn all() -> impl Iterator<Item = Fault> {
-        let seen = Shard::ALL.into_iter().filter(|fault| !UNSEEN.contains(fault));
+        let seen = Shard::ALL.into_iter().filter(|fault| *fault != UNSEEN);
         seen.map(Fault::Shard).chain(OF_REPLICAS.into_iter().map(Fault::Replica))
     }
 

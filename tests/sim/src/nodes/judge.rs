@@ -157,6 +157,22 @@ impl World {
         })
     }
 
+    /// A node other than this one with a leader that has yet to hear what has become of its partition.
+    pub(super) fn lags(&self, besides: usize) -> Option<usize> {
+        let mut newest: BTreeMap<PartitionKey, PartitionEpoch> = BTreeMap::new();
+        for ((_, key), seen) in &self.watch.seen {
+            let epoch = newest.entry(*key).or_insert(seen.partition_epoch);
+            *epoch = seen.partition_epoch.max(*epoch);
+        }
+        let leads = |place: &Place, seen: &Seen| {
+            seen.role == RoleKind::Active && seen.life == self.nodes[place.0].life && place.0 != besides
+        };
+        let found = self.watch.seen.iter().find(|((place, key), seen)| {
+            leads(place, seen) && newest.get(key).is_some_and(|epoch| *epoch > seen.partition_epoch)
+        });
+        found.map(|((place, _), _)| place.0)
+    }
+
     /// No node has two replicas of one partition (I20).
     pub(super) fn check_placement(&self) -> Result<(), String> {
         for shard in self.nodes.iter().flat_map(|node| node.shards.iter().flatten()) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use pelton_model::PartitionKey;
 use pelton_replica::partition::RoleKind;
 
-use super::scenario::STEPS_MAX;
+use super::scenario::{PARTITIONS, STEPS_MAX};
 use super::{MS, SECOND, World};
 
 impl World {
@@ -15,6 +15,14 @@ impl World {
     pub(super) fn depart(&mut self, id: usize) -> Result<(), String> {
         // Whoever has just come back follows what went on without it only when its next leases come.
         self.pass(SECOND, STEPS_MAX)?;
+        // What one that stops has acknowledged alone is not lost with it.
+        let first = self.write_to((0..PARTITIONS).map(|partition| ("one", partition)), 1, 4 * MS);
+        let pause = self.prng.below(50 * MS);
+        self.pass(pause, STEPS_MAX)?;
+        // Of whoever follows slowly somebody else may know less than it.
+        let slow_ns = if self.prng.one_in(2) { self.prng.below(300 * MS) } else { 0 };
+        let other = (id + 1 + self.prng.below(self.nodes.len() as u64 - 1) as usize) % self.nodes.len();
+        self.network.clog(id, other, self.now_ns + slow_ns);
         let led: Vec<PartitionKey> = self.nodes[id]
             .shards
             .iter()
@@ -47,22 +55,24 @@ impl World {
         self.run_until("a clean stop", 20 * SECOND, STEPS_MAX, |world| {
             watch(world) & world.nodes[id].shards.is_empty()
         })?;
+        self.stop_writing(first);
         let took_ns = self.now_ns - began_ns;
         let (gap_ns, key) = longest.into_inner();
         self.summary.stops += 1;
         self.summary.longest_gap_ns = self.summary.longest_gap_ns.max(gap_ns);
         // Released, said, proposed and voted for, applied there: five ways at most, and a batch that was under way before.
-        if gap_ns > 8 * hop_ns {
+        if gap_ns > slow_ns + 8 * hop_ns {
             return Err(format!("{id} stops: nobody leads {key:?} for {} us", gap_ns / 1000));
         }
-        if took_ns > SECOND + 40 * hop_ns {
+        if took_ns > SECOND + slow_ns + 40 * hop_ns {
             return Err(format!("{id} takes {} ms to stop", took_ns / MS));
         }
         let ended_ns = self.now_ns;
         self.run_until("another leads the quorum", SECOND / 2, STEPS_MAX, |world| {
             world.nodes.iter().flat_map(|node| node.shards.iter().flatten()).any(|shard| shard.leads_quorum())
         })?;
-        self.run_until("nobody counts on it", 20 * SECOND, STEPS_MAX, World::is_whole)?;
+        // Followers hear with the next record, or after a while, that the last one is committed.
+        self.run_until("nobody counts on it", 20 * SECOND, STEPS_MAX, |world| world.is_led(|_, _| true))?;
         let waited_ns = self.now_ns - ended_ns;
         if waited_ns > SECOND {
             return Err(format!("{} ms after {id} has stopped it still counts", waited_ns / MS));

@@ -68,7 +68,7 @@ impl World {
     }
 
     /// Any node; the one that leads the quorum more often than others.
-    fn victim(&mut self) -> usize {
+    pub(super) fn victim(&mut self) -> usize {
         let any = self.prng.below(self.nodes.len() as u64) as usize;
         if !self.prng.one_in(4) {
             return any;
@@ -140,6 +140,7 @@ impl World {
         self.trace("no more faults");
         self.faults = false;
         self.network.heal();
+        self.network.keep_order();
         for id in 0..self.nodes.len() {
             let node = &mut self.nodes[id];
             node.disk_ns = 2 * MS;

@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 /// Bytes of a block, where frames begin.
 const BLOCK: usize = 4096;
 /// How a frame begins; its body's length, sequence number and what was durable before it lie at these places, little-endian.
-const MAGIC: &[u8; 8] = b"PLTNJRN\n";
-const BODY_LENGTH: usize = 16;
-const SEQUENCE: usize = 32;
-const DURABLE: usize = 40;
-const HEADER: usize = 64;
+pub const MAGIC: &[u8; 8] = b"PLTNJRN\n";
+pub const BODY_LENGTH: usize = 16;
+pub const SEQUENCE: usize = 32;
+pub const DURABLE: usize = 40;
+pub const HEADER: usize = 64;
 /// Groups between the one that is damaged and the last: the last ones may be torn and nobody would miss them.
 const BEFORE_LAST: u64 = 6;
 
 /// The journal of a node's first shard.
-fn journal_of(data: &Path) -> Outcome<PathBuf> {
+pub fn journal_of(data: &Path) -> Outcome<PathBuf> {
     let failed = |error: std::io::Error| format!("{}: {error}", data.display());
     let generations = std::fs::read_dir(data).map_err(failed)?.flatten().map(|entry| entry.path());
     let mut journals: Vec<PathBuf> =
@@ -30,7 +30,7 @@ fn journal_of(data: &Path) -> Outcome<PathBuf> {
     journals.pop().ok_or(format!("{}: no journal", data.display()))
 }
 
-fn number(bytes: &[u8], at: usize) -> u64 {
+pub fn number(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).map_or(0, |field| u64::from_le_bytes(field.try_into().unwrap_or_default()))
 }
 

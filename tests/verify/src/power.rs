@@ -22,7 +22,8 @@ fn other_boot(meta: &str, boot: &str) -> Option<String> {
     Some(format!("{body}crc32c={:08x}\n", batch::crc32c(body.as_bytes())))
 }
 
-fn boot_anew(data: &Path) -> Outcome<()> {
+/// Tells a node that does not run that the machine has booted since.
+pub fn boot_anew(data: &Path) -> Outcome<()> {
     let path = data.join("meta");
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let text = std::fs::read_to_string(&path).map_err(failed)?;
@@ -32,16 +33,25 @@ fn boot_anew(data: &Path) -> Outcome<()> {
 }
 
 /// The power of these nodes goes at once, and comes back; they start again. The disks in the order of the nodes.
-pub fn cut(campaign: &mut Campaign, disks: &mut [PowerDisk], nodes: &[usize]) -> Outcome<()> {
-    for node in nodes {
-        disks[node - 1].cut()?;
-    }
+fn cut(campaign: &mut Campaign, disks: &mut [PowerDisk], nodes: &[usize]) -> Outcome<()> {
+    nodes.iter().try_for_each(|node| disks[node - 1].cut().map(drop))?;
+    end(campaign, disks, nodes)?;
+    nodes.iter().try_for_each(|node| campaign.cluster.start(*node))
+}
+
+/// The same, but nothing that was not flushed is left, and they do not start yet.
+pub fn take_all(campaign: &mut Campaign, disks: &mut [PowerDisk], nodes: &[usize]) -> Outcome<()> {
+    nodes.iter().try_for_each(|node| disks[node - 1].cut_wholly().map(drop))?;
+    end(campaign, disks, nodes)
+}
+
+fn end(campaign: &mut Campaign, disks: &mut [PowerDisk], nodes: &[usize]) -> Outcome<()> {
     nodes.iter().for_each(|node| campaign.cluster.kill(*node));
     for node in nodes {
         disks[node - 1].restore()?;
         boot_anew(campaign.cluster.data_dir(*node))?;
     }
-    nodes.iter().try_for_each(|node| campaign.cluster.start(*node))
+    Ok(())
 }
 
 /// Of all, `times` times, the later ones in the middle of the start.

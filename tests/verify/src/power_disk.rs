@@ -32,6 +32,9 @@ pub fn own_mounts() -> Outcome<()> {
     if done { Ok(()) } else { Err(format!("mounts of our own: {}", std::io::Error::last_os_error())) }
 }
 
+/// How requests are queued when they are to be small: KiB of one, and how many at once.
+const SMALL_REQUESTS: [(&str, &str); 2] = [("max_sectors_kb", "4"), ("nr_requests", "4")];
+
 /// A mounted file system on such a disk.
 #[derive(Debug)]
 pub struct PowerDisk {
@@ -39,6 +42,8 @@ pub struct PowerDisk {
     orders: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     dir: PathBuf,
+    /// What was changed of the device's queue, and how it was.
+    queued: Vec<(PathBuf, String)>,
     /// Where the file system is mounted.
     pub path: PathBuf,
 }
@@ -63,7 +68,8 @@ impl PowerDisk {
             .map_err(|error| format!("cannot start a disk: {error}"))?;
         let (orders, answers) = (server.stdin.take(), server.stdout.take());
         let answers = BufReader::new(answers.ok_or("no answers of the disk")?);
-        let mut disk = PowerDisk { server, orders, answers, dir: dir.to_path_buf(), path };
+        let mut disk =
+            PowerDisk { server, orders, answers, dir: dir.to_path_buf(), queued: Vec::new(), path };
         match disk.answer()?.as_str() {
             READY => {}
             other => return Err(other.to_string()),
@@ -91,7 +97,35 @@ impl PowerDisk {
         command("mount", &["-o", "loop", &file.to_string_lossy(), &self.path.to_string_lossy()])
     }
 
-    fn unmount(&self) -> Outcome<()> {
+    /// A file of the kernel's that says how requests for the device are queued, and what it says.
+    fn queue(&self, name: &str) -> Outcome<(PathBuf, String)> {
+        let mounts =
+            std::fs::read_to_string("/proc/thread-self/mounts").map_err(|error| error.to_string())?;
+        let here = |line: &&str| line.split(' ').nth(1) == self.path.to_str();
+        let device = mounts.lines().rev().find(here).and_then(|line| line.split(' ').next());
+        let device =
+            device.and_then(|device| device.strip_prefix("/dev/")).ok_or("the disk has no device")?;
+        let file = PathBuf::from(format!("/sys/block/{device}/queue/{name}"));
+        let value = std::fs::read_to_string(&file);
+        let value = value.map_err(|error| format!("{}: {error}", file.display()))?;
+        Ok((file, value.trim().to_string()))
+    }
+
+    /// Until it is mounted anew, the kernel asks for one block at a time and for few at once: of much that is to be written most still
+    /// waits when a flush that was asked for later is done.
+    pub fn small_requests(&mut self) -> Outcome<()> {
+        for (name, value) in SMALL_REQUESTS {
+            let (file, before) = self.queue(name)?;
+            std::fs::write(&file, value).map_err(|error| format!("{}: {error}", file.display()))?;
+            self.queued.push((file, before));
+        }
+        Ok(())
+    }
+
+    fn unmount(&mut self) -> Outcome<()> {
+        for (file, before) in self.queued.drain(..) {
+            let _ = std::fs::write(file, before);
+        }
         let mut last = Ok(());
         for _ in 0..100 {
             last = command("umount", &[&self.path.to_string_lossy()]);
@@ -106,6 +140,16 @@ impl PowerDisk {
     /// The power goes: how many of the blocks that were not flushed are lost, of how many. Every request fails from here on.
     pub fn cut(&mut self) -> Outcome<String> {
         self.order("off")
+    }
+
+    /// The same, and nothing that was not flushed is left.
+    pub fn cut_wholly(&mut self) -> Outcome<String> {
+        self.order("off all")
+    }
+
+    /// Flushes come to no end from here on, and whatever comes behind them has to wait; or all go on.
+    pub fn hold_flushes(&mut self, hold: bool) -> Outcome<()> {
+        self.order(if hold { "hold" } else { "let-go" }).map(|_| ())
     }
 
     /// Each flush takes so many microseconds longer from here on.
@@ -167,11 +211,14 @@ mod tests {
         cache.flush().unwrap();
         (0..64).for_each(|block| cache.write(65_536 + block * 4096, &[2; 4096]).unwrap());
         assert_eq!(cache.read(65_536, 4096).unwrap(), [2; 4096]);
-        let (lost, of) = cache.lose().unwrap();
+        let (lost, of) = cache.lose(false).unwrap();
         assert!(of == 64 && lost > 16 && lost < 64, "{lost} of {of}");
         let mut kept = [0; 8000];
         std::fs::File::open(&path).unwrap().read_exact_at(&mut kept, 100).unwrap();
         assert_eq!((kept, cache.read(100, 8000).unwrap()), ([1; 8000], vec![1; 8000]));
+        cache.write(0, &[3; 4096]).unwrap();
+        assert_eq!(cache.lose(true).unwrap(), (1, 1));
+        assert_ne!(cache.read(0, 4096).unwrap(), [3; 4096]);
         std::fs::remove_file(&path).unwrap();
     }
 }

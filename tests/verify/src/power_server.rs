@@ -1,6 +1,6 @@
 //! The process behind a disk whose power can be cut: one directory with one file, served to the kernel (FUSE, protocol 7.31), whose unflushed
-//! blocks are in memory only. Takes orders as lines: `off`, `on`, `slow MICROSECONDS`,
-//! `slow-writes MICROSECONDS`, `refuse`, `accept`. Ends with its orders.
+//! blocks are in memory only. Takes orders as lines: `off` (`off all`: nothing unflushed is left), `on`, `slow MICROSECONDS`,
+//! `slow-writes MICROSECONDS`, `refuse`, `accept`, `hold`, `let-go`. Ends with its orders.
 
 use crate::fault::Dice;
 use pelton_bench::Outcome;
@@ -26,6 +26,8 @@ const BLOCKS_MAX: usize = 16 << 10;
 /// Of a hundred unflushed blocks so many are lost, and so many torn.
 const LOST: u64 = 60;
 const TORN: u64 = 10;
+/// Between two looks of a flush that is held whether it may go on.
+const HELD: Duration = Duration::from_millis(1);
 /// Most bytes of one write, as told to the kernel.
 const WRITE_MAX: u32 = 1 << 20;
 /// Flags of the protocol: writes of more than a page, and of so many pages as are said.
@@ -95,10 +97,13 @@ impl Cache {
         Ok(())
     }
 
-    /// The power goes: blocks lost and torn, of how many.
-    pub fn lose(&mut self) -> std::io::Result<(usize, usize)> {
+    /// The power goes: blocks lost and torn, of how many. `wholly`: each of them is lost.
+    pub fn lose(&mut self, wholly: bool) -> std::io::Result<(usize, usize)> {
         let blocks = std::mem::take(&mut self.blocks);
         let (mut lost, all) = (0, blocks.len());
+        if wholly {
+            return Ok((all, all));
+        }
         for (number, block) in blocks {
             let kept = match self.dice.below(100) {
                 draw if draw < LOST => 0,
@@ -117,6 +122,7 @@ struct Disk {
     cache: Mutex<Cache>,
     off: AtomicBool,
     refuses: AtomicBool,
+    holds: AtomicBool,
     slow_us: AtomicU64,
     slow_writes_us: AtomicU64,
 }
@@ -201,6 +207,9 @@ impl Disk {
             }
             op::FSYNC => {
                 std::thread::sleep(Duration::from_micros(self.slow_us.load(Ordering::SeqCst)));
+                while self.holds.load(Ordering::SeqCst) && !self.off.load(Ordering::SeqCst) {
+                    std::thread::sleep(HELD);
+                }
                 let mut cache = held();
                 live(false).and_then(|()| cache.flush().map_err(broken)).map(|()| Vec::new())
             }
@@ -237,11 +246,11 @@ impl Disk {
     fn order(&self, words: &str) -> Outcome<String> {
         let said = |text: &str| Ok(text.to_string());
         match words.split_once(' ').unwrap_or((words, "")) {
-            ("off", _) => {
+            ("off", how) => {
                 // Nothing comes between the last write that counts and the loss.
                 let mut cache = self.cache.lock().unwrap_or_else(|held| held.into_inner());
                 self.off.store(true, Ordering::SeqCst);
-                let (lost, all) = cache.lose().map_err(|error| error.to_string())?;
+                let (lost, all) = cache.lose(how == "all").map_err(|error| error.to_string())?;
                 Ok(format!("{lost} of {all} unflushed blocks lost"))
             }
             ("on", _) => {
@@ -256,6 +265,10 @@ impl Disk {
                 self.slow_writes_us
                     .store(us.parse().map_err(|_| format!("slow-writes {us}"))?, Ordering::SeqCst);
                 said("slow-writes")
+            }
+            ("hold" | "let-go", _) => {
+                self.holds.store(words == "hold", Ordering::SeqCst);
+                said(words)
             }
             ("refuse" | "accept", _) => {
                 self.refuses.store(words == "refuse", Ordering::SeqCst);
@@ -286,6 +299,7 @@ pub fn run(dir: &Path, seed: u64) -> Outcome<()> {
         cache: Mutex::new(Cache::new(file, seed)),
         off: AtomicBool::new(false),
         refuses: AtomicBool::new(false),
+        holds: AtomicBool::new(false),
         slow_us: AtomicU64::new(0),
         slow_writes_us: AtomicU64::new(0),
     });

@@ -85,6 +85,39 @@ pub const RECIPES: &[Recipe] = &[
         ],
         ..PLAIN
     },
+    Recipe {
+        name: "segments on a disk of their own",
+        stages: &[Stage::TwoDisks],
+        settings: &["log.cleaner.backoff.ms=50", "log.initial.task.delay.ms=0"],
+        pause_ms: 300,
+        ..PLAIN
+    },
+    Recipe {
+        name: "an old life",
+        stages: &[Stage::OldLife],
+        settings: &["log.flush.interval.messages=1000000"],
+        pause_ms: 250,
+        ..PLAIN
+    },
+    Recipe {
+        name: "a cut forgotten",
+        // A deleted topic's beginning may still be in the journal, without its files; not behind a clean start.
+        stages: &[Stage::ForgottenCut, Stage::RestartAll],
+        network: true,
+        settings: &["pelton.journal.bytes=134217728", "pelton.direct.bytes=4096"],
+        pause_ms: 100,
+        ..PLAIN
+    },
+    Recipe {
+        name: "kept by compaction",
+        stages: &[Stage::Kept],
+        settings: &[
+            "log.cleaner.backoff.ms=50",
+            "log.initial.task.delay.ms=0",
+            "log.retention.check.interval.ms=300",
+        ],
+        ..PLAIN
+    },
     Recipe { name: "an old copy", stages: &[Stage::OldCopy], ..PLAIN },
     Recipe { name: "the last copies", stages: &[Stage::LastCopy], stages_judge: true, min_isr: "3", ..WIRED },
     Recipe {
@@ -223,6 +256,20 @@ pub const RECIPES: &[Recipe] = &[
     Recipe { name: "a short follower", stages: &[Stage::ShortFollower], pause_ms: 60, ..WIRED },
     Recipe { name: "an old acknowledgement", stages: &[Stage::OldAck], ..WIRED },
     Recipe { name: "an old answer", stages: &[Stage::OldAnswer], ..WIRED },
+    Recipe {
+        name: "who lost power first",
+        stages: &[Stage::Wait(1), Stage::LossyFirst],
+        settings: &["log.flush.interval.messages=1000000"],
+        ..PLAIN
+    },
+    Recipe { name: "power of the quorum", stages: &[Stage::Wait(1), Stage::UnflushedQuorum], ..PLAIN },
+    Recipe {
+        name: "power behind unflushed",
+        stages: &[Stage::BehindUnflushed],
+        settings: &["log.flush.interval.messages=1000000"],
+        pause_ms: 100,
+        ..PLAIN
+    },
     Recipe { name: "failing writes", stages: &[Stage::Wait(1), Stage::RefuseWrites], pause_ms: 5, ..PLAIN },
 ];
 

@@ -5,7 +5,7 @@ use crate::fault::Dice;
 use crate::power_disk::{self, PowerDisk};
 use crate::recipe::{self, Recipe};
 use crate::run::finish;
-use crate::shown::{NOT_SHOWN, SHOWN};
+use crate::shown::SHOWN;
 use crate::wire::Wire;
 use crate::{Tally, interrupt, load_of, network, staged};
 use pelton_bench::Outcome;
@@ -123,7 +123,7 @@ fn short(words: &str) -> String {
 }
 
 /// What is to be tried: switch (none: nothing is switched on) and recipe, the sound program before the first fault of each recipe.
-fn plan(args: &Args, tally: &mut Tally) -> Outcome<Vec<(Option<String>, Recipe)>> {
+fn plan(args: &Args) -> Outcome<Vec<(Option<String>, Recipe)>> {
     let named = |name: &str| recipe::of_name(name).ok_or(format!("--recipe {name}: there is none"));
     let wanted: Option<Vec<&str>> = args.text("names").map(|names| names.split(',').collect());
     if let (Some(recipe), Some(names)) = (args.text("recipe"), &wanted) {
@@ -147,12 +147,7 @@ fn plan(args: &Args, tally: &mut Tally) -> Outcome<Vec<(Option<String>, Recipe)>
     }
     if let Some(wanted) = wanted.filter(|wanted| wanted.len() != known) {
         let unknown = wanted.iter().find(|name| SHOWN.iter().all(|(shown, _)| shown != *name));
-        return Err(format!("--names {}: real processes do not show it", unknown.unwrap_or(&"")));
-    }
-    if args.text("names").is_none() {
-        for (name, why, by) in NOT_SHOWN {
-            tally.skip(&format!("sabotage {name}"), &format!("{why}; shown by {by}"));
-        }
+        return Err(format!("--names {}: there is no such fault", unknown.unwrap_or(&"")));
     }
     Ok(plan)
 }
@@ -185,7 +180,7 @@ pub fn run(args: &Args, seed: u64) -> Outcome<Tally> {
     let mut tally = Tally::default();
     let began_all = Instant::now();
     let mut lacks: BTreeMap<&str, Option<String>> = BTreeMap::new();
-    for (name, recipe) in plan(args, &mut tally)? {
+    for (name, recipe) in plan(args)? {
         let said = name.as_deref().unwrap_or("nothing");
         let scratch = Scratch::new(args.text("dir"), "lacking")?;
         let port = args.number("port", 19_900)?;

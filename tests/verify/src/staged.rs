@@ -6,8 +6,8 @@ use crate::connection::Connection;
 use crate::fault::{self, Dice, Kind};
 use crate::power_disk::PowerDisk;
 use crate::{
-    churn, damage, deposed, directory, frozen, group_moves, group_rules, halted, last_copy, power, quorum,
-    trim, wired, wired_epochs, wired_isr,
+    churn, damage, deposed, directory, forgotten_cut, frozen, group_moves, group_rules, halted, kept,
+    last_copy, lost_power, old_life, power, quorum, trim, two_disks, wired, wired_epochs, wired_isr,
 };
 use pelton_bench::Outcome;
 use pelton_bench::net::NODES;
@@ -64,6 +64,20 @@ pub enum Stage {
     PowerAll(usize),
     /// The power of each node in turn.
     PowerEach,
+    /// Who lost its power first, without the other who was in sync.
+    LossyFirst,
+    /// The power of all but the quorum's leader, while their flushes are held.
+    UnflushedQuorum,
+    /// The power of each node in the moment in which it acknowledges what must be flushed, behind much that is not.
+    BehindUnflushed,
+    /// The power of each node, with its segments on a disk of their own, right after a compaction.
+    TwoDisks,
+    /// A group of an earlier life right behind the last of the journal.
+    OldLife,
+    /// A cut that a checkpoint knows of, and behind that what was cut.
+    ForgottenCut,
+    /// What compaction must keep though it is no latest value.
+    Kept,
     /// Writes of each node in turn fail.
     RefuseWrites,
     /// From here on each flush of a disk takes so many microseconds longer.
@@ -98,8 +112,20 @@ const BEYOND_LEASE: Duration = Duration::from_millis(3_200);
 impl Stage {
     /// Needs disks whose power can be cut.
     pub fn needs_power(self) -> bool {
-        use Stage::{Frozen, PowerAll, PowerEach, RefuseWrites, SlowDisks};
-        matches!(self, PowerAll(_) | PowerEach | RefuseWrites | SlowDisks(_) | Frozen)
+        use Stage::{BehindUnflushed, Frozen, LossyFirst, PowerAll, PowerEach, RefuseWrites, SlowDisks};
+        use Stage::{TwoDisks, UnflushedQuorum};
+        matches!(
+            self,
+            PowerAll(_)
+                | PowerEach
+                | RefuseWrites
+                | SlowDisks(_)
+                | Frozen
+                | LossyFirst
+                | UnflushedQuorum
+                | BehindUnflushed
+                | TwoDisks
+        )
     }
 }
 
@@ -141,6 +167,13 @@ pub fn run(stage: Stage, campaign: &mut Campaign, disks: &mut [PowerDisk], dice:
         Stage::RestartAll => restart_all(campaign),
         Stage::PowerAll(times) => power::cut_all(campaign, disks, times, dice.ms(100, 900)),
         Stage::PowerEach => power::cut_each(campaign, disks),
+        Stage::LossyFirst => lost_power::lossy_first(campaign, disks),
+        Stage::UnflushedQuorum => lost_power::unflushed_quorum(campaign, disks),
+        Stage::BehindUnflushed => lost_power::behind_unflushed(campaign, disks),
+        Stage::TwoDisks => two_disks::run(campaign, disks),
+        Stage::OldLife => old_life::run(campaign),
+        Stage::ForgottenCut => forgotten_cut::run(campaign),
+        Stage::Kept => kept::run(campaign),
         Stage::RefuseWrites => power::refuse_writes(campaign, disks),
         Stage::SlowDisks(us) => disks.iter_mut().try_for_each(|disk| disk.slow(us)),
         Stage::FencedUnheard => wired::fenced_unheard(campaign),

@@ -17,15 +17,10 @@ pub enum Fault {
 /// Faults of the replica machine that show in what clients are told; the others are `--replicas`' and the machine's own tests'.
 const OF_REPLICAS: [Replica; 2] = [Replica::SkipMatching, Replica::CutToHighWatermark];
 
-/// Changes nothing that anybody could see: whoever is replaced as leader has no lease any more, or has handed over and answers no
-/// more. `pelton-control-sim`, whose leaders need not hand over, catches it.
-const UNSEEN: Shard = Shard::AlwaysReleased;
-
 impl Fault {
     /// All that must be noticed.
     pub fn all() -> impl Iterator<Item = Fault> {
-        let seen = Shard::ALL.into_iter().filter(|fault| *fault != UNSEEN);
-        seen.map(Fault::Shard).chain(OF_REPLICAS.into_iter().map(Fault::Replica))
+        Shard::ALL.into_iter().map(Fault::Shard).chain(OF_REPLICAS.into_iter().map(Fault::Replica))
     }
 
     /// The shard's share.

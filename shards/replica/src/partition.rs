@@ -238,7 +238,7 @@ impl Partition {
             Some(leader) if leader == me.replica && state.isr.contains(&me) => {
                 if new_epoch || !led {
                     let mut leader = Leader::new(state, me, predecessor_gone, turn);
-                    leader.know_full(r.full_leader());
+                    leader.know_full(r.full_others());
                     self.resign_if(led, turn);
                     self.set_role(Role::Leader(leader));
                 }
@@ -379,11 +379,11 @@ impl Partition {
 }
 
 impl Replicated {
-    /// The leader that is followed, if it has said that its disk is full.
-    fn full_leader(&self) -> Option<Replica> {
+    /// Others that have said that their disks are full, as a follower has heard.
+    fn full_others(&self) -> &[Replica] {
         match &self.role {
-            Role::Follower(follower) => follower.full_leader(),
-            _ => None,
+            Role::Follower(follower) => follower.full_others(),
+            _ => &[],
         }
     }
 

@@ -23,8 +23,8 @@ pub(super) struct Follower {
     log_start: Offset,
     /// The leader was told last that there is no room (true), or that there is again; none = it believes that there is.
     full: Option<bool>,
-    /// The leader has said that its own disk is full.
-    leader_full: bool,
+    /// Others that have said that their disks are full, ascending: whoever leads next knows it without having heard from them.
+    full_others: Vec<Replica>,
 }
 
 impl Follower {
@@ -36,16 +36,18 @@ impl Follower {
         self.matched
     }
 
-    /// A replica says whether its disk is full: the leader's word is kept for whoever leads next.
+    /// A replica says whether its disk is full: kept for when this one leads next.
     pub(super) fn note_space(&mut self, from: Replica, full: bool) {
-        if from == self.leader {
-            self.leader_full = full;
+        self.full_others.retain(|other| *other != from);
+        if full {
+            self.full_others.push(from);
+            self.full_others.sort_unstable();
         }
     }
 
-    /// The leader, if it has said that its disk is full.
-    pub(super) fn full_leader(&self) -> Option<Replica> {
-        self.leader_full.then_some(self.leader)
+    /// Others that have said that their disks are full.
+    pub(super) fn full_others(&self) -> &[Replica] {
+        &self.full_others
     }
 
     /// See [`Partition::forget_history`].
@@ -60,6 +62,8 @@ impl Follower {
     #[cfg(any(test, feature = "sabotage"))]
     pub(super) fn rename(&mut self, name: impl Fn(Replica) -> Replica) {
         self.leader = name(self.leader);
+        self.full_others.iter_mut().for_each(|other| *other = name(*other));
+        self.full_others.sort_unstable();
     }
 
     pub(super) fn deadline_ns(&self, settings: &Settings) -> Option<u64> {
@@ -81,8 +85,8 @@ impl Partition {
         }
         let (heard_ns, acked) = (turn.now_ns, (Offset(-1), Offset(-1), Offset(-1)));
         let log_start = Offset(0);
-        let (matched, joining, full, leader_full) = (false, None, None, false);
-        let follower = Follower { leader, matched, joining, heard_ns, acked, log_start, full, leader_full };
+        let (matched, joining, full, full_others) = (false, None, None, Vec::new());
+        let follower = Follower { leader, matched, joining, heard_ns, acked, log_start, full, full_others };
         self.set_role(Role::Follower(follower));
         let old_way = self.replicated.as_ref().is_some_and(|r| r.sabotaged(Sabotage::CutToHighWatermark));
         if old_way && self.high_watermark < turn.ends.end {
@@ -283,6 +287,10 @@ impl Partition {
         if follower.matched && (differs || (asked && follower.full.is_some())) {
             follower.full = Some(full);
             turn.send(follower.leader, Body::Space { replica_epoch, full });
+            // The others too, once: the leader may be handing over just now.
+            let (me, leader) = (r.me.replica, follower.leader);
+            let others = r.state.replicas.iter().filter(|it| differs && **it != me && **it != leader);
+            others.for_each(|other| turn.send(*other, Body::Space { replica_epoch, full }));
         }
     }
 

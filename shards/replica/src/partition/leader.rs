@@ -56,11 +56,10 @@ impl Leader {
         }
     }
 
-    /// Whoever led before has said that its disk is full.
-    pub(super) fn know_full(&mut self, before: Option<Replica>) {
-        if let Some(remote) = before.and_then(|replica| self.remote(replica)) {
-            remote.full = true;
-        }
+    /// These have said that their disks are full while another led.
+    pub(super) fn know_full(&mut self, full: &[Replica]) {
+        let known = self.remotes.iter_mut().filter(|remote| full.contains(&remote.replica));
+        known.for_each(|remote| remote.full = true);
     }
 
     pub(super) fn role(&self) -> RoleKind {

@@ -1,7 +1,7 @@
 //! A replica whose disk is full: it leads no more where another one can, and nothing waits for it where enough others are in
 //! sync (in Kafka its log directory fails, with the same end). It comes back by itself when there is room again. Its metadata may
 //! stand still meanwhile, as their log is on the same disk: then it never follows in an epoch that begins after it became full. So
-//! a leader says that it is full while it leads, and whoever leads next knows it without having heard from it.
+//! a full replica says so to all others, and whoever leads next knows it without having heard from it.
 
 use pelton_model::{LeaderEpoch, Replica};
 

@@ -87,6 +87,17 @@ fn who_led_with_a_full_disk_is_not_waited_for_by_the_next_leader() {
 }
 
 #[test]
+fn a_follower_with_a_full_disk_is_not_waited_for_by_the_next_leader() {
+    let mut partition = partition(&state(1, 1, 1, &[0, 1, 2]), true);
+    say(&mut partition, 2, true);
+    with(&mut partition, |partition, turn| {
+        partition.handle_metadata(&state(0, 2, 2, &[0, 1, 2]), true, turn)
+    });
+    let effects = with(&mut partition, |partition, turn| partition.handle_tick(turn)).1;
+    assert_eq!(proposed(&effects), nodes(&[0, 1]));
+}
+
+#[test]
 fn a_full_leader_goes_on_while_nobody_can_take_over_and_hands_over_as_soon_as_somebody_can() {
     let mut partition = partition(&state(0, 1, 1, &[0, 1, 2]), true);
     let effects = fill(&mut partition, true);
@@ -147,6 +158,12 @@ fn a_follower_says_that_it_is_full_once_and_whenever_it_is_asked() {
         says(&with(&mut partition, |partition, turn| partition.handle_frame(replica(1), epoch, body, turn)).1)
     };
     assert_eq!(hear(&answer), [true]);
+    let mut other = partition.clone();
+    let said = fill(&mut other, false);
+    let to = |to: usize| {
+        said.iter().any(|it| matches!(it, Effect::Send { to: at, body: Body::Space { full: false, .. } } if *at == replica(to)))
+    };
+    assert!(to(1) && to(2), "the leader may be handing over to the other: {said:?}");
     let (prev_offset, prev_epoch, bytes) = (Offset(10), 0, 0);
     let question = Body::Append { prev_offset, prev_epoch, high_watermark, log_start, bytes };
     let ask = |partition: &mut Partition| {

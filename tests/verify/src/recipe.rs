@@ -152,6 +152,18 @@ pub const RECIPES: &[Recipe] = &[
             Stage::PowerAll(1),
             Stage::Wait(2),
             Stage::PowerAll(1),
+            Stage::Wait(2),
+            Stage::PowerAll(1),
+            Stage::Wait(2),
+            Stage::PowerAll(1),
+            Stage::Wait(2),
+            Stage::PowerAll(1),
+            Stage::Wait(2),
+            Stage::PowerAll(1),
+            Stage::Wait(2),
+            Stage::PowerAll(1),
+            Stage::Wait(2),
+            Stage::PowerAll(1),
         ],
         settings: &["pelton.journal.bytes=8388608"],
         value_bytes: Some(4_000),
@@ -192,18 +204,6 @@ pub const RECIPES: &[Recipe] = &[
     Recipe { name: "damaged journal", stages: &[Stage::Wait(2), Stage::DamagedJournal], ..PLAIN },
     Recipe { name: "trimmed", stages: &[Stage::Trim], ..PLAIN },
     Recipe { name: "rules of groups", stages: &[Stage::GroupRules], ..PLAIN },
-    Recipe {
-        name: "power of all",
-        stages: &[
-            Stage::Wait(1),
-            Stage::PowerAll(1),
-            Stage::PowerAll(1),
-            Stage::PowerAll(2),
-            Stage::PowerAll(1),
-        ],
-        pause_ms: 5,
-        ..PLAIN
-    },
     Recipe {
         name: "power of all, slow disks",
         stages: &[

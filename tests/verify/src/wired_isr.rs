@@ -12,6 +12,8 @@ use crate::wired::{
 use pelton_bench::Outcome;
 use std::time::{Duration, Instant};
 
+/// So often it is tried to have something acknowledged that one follower lacks.
+const ATTEMPTS: usize = 4;
 /// A wish without an answer is said again after half a second: by then every partition's has been.
 const SAID: Duration = Duration::from_millis(1_300);
 /// A follower is so far behind.
@@ -105,8 +107,22 @@ pub fn wish_of_old_life(campaign: &mut Campaign) -> Outcome<()> {
 /// A new leader knows less of the high watermark than its predecessor has acknowledged, and a follower has what it knows, and no more.
 /// That is not enough to be in sync (rule R10).
 pub fn short_follower(campaign: &mut Campaign) -> Outcome<()> {
+    for _ in 0..ATTEMPTS {
+        if let Some((parts, partition)) = leave_short(campaign)? {
+            return take_short(campaign, &parts, partition);
+        }
+        wire(campaign)?.clear();
+        campaign.recover()?;
+    }
+    Err("nothing was acknowledged that one follower does not have".into())
+}
+
+/// Something is acknowledged that a follower out of sync lacks, and that the next leader does not know to be committed; of which
+/// partition. None: nothing happened to be.
+fn leave_short(campaign: &mut Campaign) -> Outcome<Option<(Parts, usize)>> {
     arrange(campaign)?;
-    let Parts { controller, leader, third } = Parts::new(campaign, false)?;
+    let parts = Parts::new(campaign, false)?;
+    let Parts { controller, leader, third } = parts;
     let partition = partition_of([leader, controller, third]);
     let between = wire(campaign)?;
     // Out of sync, and always a little behind, so that its leader does not want it in.
@@ -128,9 +144,13 @@ pub fn short_follower(campaign: &mut Campaign) -> Outcome<()> {
     between.lose(leader, controller, What::Appends);
     between.release(acks);
     std::thread::sleep(MOMENT);
-    if campaign.book.end(partition as i32) <= before {
-        return Err("nothing was acknowledged that one follower does not have".into());
-    }
+    Ok((campaign.book.end(partition as i32) > before).then_some((parts, partition)))
+}
+
+/// The leader is gone, and the controller, which leads next, hears of the follower: it must not take it in before it is sure. Then
+/// only that follower and the former leader are left.
+fn take_short(campaign: &mut Campaign, parts: &Parts, partition: usize) -> Outcome<()> {
+    let Parts { controller, leader, third } = *parts;
     campaign.cluster.kill(leader);
     wait_for(campaign, "the controller leads", |campaign| {
         Ok(leads(campaign, controller, partition)? == controller)

@@ -17,16 +17,26 @@ const WAIT: Duration = Duration::from_secs(2);
 const DELAY: (&str, &str) = ("file.delete.delay.ms", "100");
 
 /// Waits for something that takes its time; errors are tried again.
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Outcome<Option<T>>) -> Outcome<T> {
-    let deadline = Instant::now() + PATIENCE;
+pub fn until<T>(what: &str, look: impl FnMut() -> Outcome<Option<T>>) -> Outcome<T> {
+    until_within(PATIENCE, Duration::from_millis(50), what, look)
+}
+
+/// The same, for so long at most and with such pauses.
+pub fn until_within<T>(
+    patience: Duration,
+    pause: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Outcome<Option<T>>,
+) -> Outcome<T> {
+    let deadline = Instant::now() + patience;
     loop {
         match look() {
             Ok(Some(found)) => return Ok(found),
             other if Instant::now() > deadline => {
                 let words = other.err().map(|error| format!(": {error}")).unwrap_or_default();
-                return Err(format!("{what} was waited for {PATIENCE:?}{words}"));
+                return Err(format!("{what} was waited for {patience:?}{words}"));
             }
-            _ => std::thread::sleep(Duration::from_millis(50)),
+            _ => std::thread::sleep(pause),
         }
     }
 }

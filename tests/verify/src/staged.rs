@@ -62,6 +62,8 @@ pub enum Stage {
     RestartAll,
     /// The power of all nodes goes, so often; the later times in the middle of the start.
     PowerAll(usize),
+    /// Two seconds of work and the power of all nodes, so often.
+    PowerAgain(usize),
     /// The power of each node in turn.
     PowerEach,
     /// Who lost its power first, without the other who was in sync.
@@ -112,11 +114,14 @@ const BEYOND_LEASE: Duration = Duration::from_millis(3_200);
 impl Stage {
     /// Needs disks whose power can be cut.
     pub fn needs_power(self) -> bool {
-        use Stage::{BehindUnflushed, Frozen, LossyFirst, PowerAll, PowerEach, RefuseWrites, SlowDisks};
+        use Stage::{
+            BehindUnflushed, Frozen, LossyFirst, PowerAgain, PowerAll, PowerEach, RefuseWrites, SlowDisks,
+        };
         use Stage::{TwoDisks, UnflushedQuorum};
         matches!(
             self,
             PowerAll(_)
+                | PowerAgain(_)
                 | PowerEach
                 | RefuseWrites
                 | SlowDisks(_)
@@ -165,6 +170,13 @@ pub fn run(stage: Stage, campaign: &mut Campaign, disks: &mut [PowerDisk], dice:
         Stage::Halted => halted::run(campaign),
         Stage::Deposed => deposed::run(campaign),
         Stage::RestartAll => restart_all(campaign),
+        Stage::PowerAgain(times) => (0..times).try_for_each(|_| {
+            wait(campaign, 2)?;
+            if campaign.noticed().is_some() {
+                return Ok(());
+            }
+            power::cut_all(campaign, disks, 1, Duration::ZERO)
+        }),
         Stage::PowerAll(times) => power::cut_all(campaign, disks, times, dice.ms(100, 900)),
         Stage::PowerEach => power::cut_each(campaign, disks),
         Stage::LossyFirst => lost_power::lossy_first(campaign, disks),

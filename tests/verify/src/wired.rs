@@ -4,6 +4,7 @@ use crate::campaign::Campaign;
 use crate::connection::Connection;
 use crate::deposed;
 use crate::directory::View;
+use crate::own_topic::until_within;
 use crate::wire::Wire;
 use crate::wire_what::What;
 use crate::{quorum, staged};
@@ -79,17 +80,8 @@ pub fn broker_of(campaign: &Campaign, node: usize) -> i32 {
 
 /// Waits until it is so. An answer that does not come counts as no.
 pub fn wait_for(campaign: &Campaign, what: &str, is_so: impl Fn(&Campaign) -> Outcome<bool>) -> Outcome<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let last = is_so(campaign);
-        match last {
-            Ok(true) => return Ok(()),
-            last if Instant::now() > deadline => {
-                return Err(format!("waited {PATIENCE:?} in vain: {what}{}", last.err().unwrap_or_default()));
-            }
-            _ => std::thread::sleep(Duration::from_millis(10)),
-        }
-    }
+    let pause = Duration::from_millis(10);
+    until_within(PATIENCE, pause, what, || is_so(campaign).map(|so| so.then_some(())))
 }
 
 /// Whether a node is named as a broker by another, so that it is not fenced.
